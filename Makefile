@@ -1,0 +1,82 @@
+# `make say` speaks, `make test` checks everything. Each makes what it needs in .venv; a second run is quick.
+
+PYTHON ?= python3
+VENV ?= .venv
+BIN = $(VENV)/bin
+PIP = $(BIN)/python -m pip --disable-pip-version-check -q install -c constraints.txt
+SETUP = settings.ini setup.py pyproject.toml constraints.txt
+
+TEXT ?= Good morning. This voice was made by a very small model.
+REFERENCE ?=
+ROOT ?= data
+CODEC ?= encodec_24khz
+WORKERS ?= 2
+
+# What to say goes to the shell by the environment, as it was typed: quotes, dollars and semicolons are only text there
+export HARMONICA_TEXT := $(value TEXT)
+export HARMONICA_REFERENCE := $(value REFERENCE)
+unexport TEXT REFERENCE
+
+.PHONY: help say test smoke-test format lint readme docs download-ljspeech download-vctk preprocess-ljspeech clean
+.DELETE_ON_ERROR:
+
+help: ## List the targets
+	@grep -hE '^[a-z-]+:.*## ' Makefile | awk -F ':.*## ' '{printf "make %-21s%s\n", $$1, $$2}'
+
+say: $(VENV)/installed ## Write output.wav: make say TEXT="What you like." REFERENCE=me.wav
+	@$(BIN)/harmonica-synthesize "--text=$$HARMONICA_TEXT" $${HARMONICA_REFERENCE:+"--reference=$$HARMONICA_REFERENCE"} --output output.wav
+
+test: $(VENV)/installed-dev ## Run every notebook, then every test
+	@failed=0; export MPLBACKEND=agg OMP_NUM_THREADS=1; \
+	$(BIN)/nbdev-test --n_workers $(WORKERS) || failed=1; \
+	$(BIN)/python -m pytest || failed=1; \
+	exit $$failed
+
+smoke-test: $(VENV)/installed ## Import every module, ask every command for help
+	@for m in harmonica/[a-z]*.py; do m=$${m#harmonica/}; $(BIN)/python -c "import harmonica.$${m%.py}" || exit 1; done
+	@for c in download preprocess train synthesize evaluate; do $(BIN)/harmonica-$$c --help > /dev/null || exit 1; done
+	@$(BIN)/python -c "import harmonica; print('harmonica', harmonica.__version__, 'imports and answers')"
+
+format: $(VENV)/installed-dev ## Export and clean the notebooks, build README.md, tidy the tests
+	$(BIN)/nbdev-export
+	$(BIN)/nbdev-clean
+	$(BIN)/python tests/readme.py
+	$(BIN)/ruff check --fix tests
+
+lint: $(VENV)/installed-dev ## Look for mistakes without running anything
+	$(BIN)/ruff check harmonica tests setup.py
+
+readme: $(VENV)/installed-dev ## Build README.md from nbs/index.ipynb
+	$(BIN)/python tests/readme.py
+
+docs: $(VENV)/installed-dev ## Build _docs: with Quarto the site, without it a plain preview
+	@if command -v quarto > /dev/null; then $(BIN)/nbdev-docs; else $(BIN)/python tests/preview.py; fi
+
+download-ljspeech: $(VENV)/installed ## Fetch LJSpeech (2.6 GB) into ROOT=data
+	$(BIN)/harmonica-download ljspeech --root "$(ROOT)"
+
+download-vctk: $(VENV)/installed ## Fetch VCTK (11 GB) into ROOT=data
+	$(BIN)/harmonica-download vctk --root "$(ROOT)"
+
+preprocess-ljspeech: $(VENV)/installed $(if $(filter encodec%,$(CODEC)),$(VENV)/installed-encodec) ## Turn LJSpeech into codes of CODEC=encodec_24khz (or micro)
+	$(BIN)/harmonica-preprocess --dataset ljspeech --root "$(ROOT)" --codec "$(CODEC)" --out "$(ROOT)/ljspeech-codes"
+
+clean: ## Remove what was made here: environments, caches, output.wav (never data or runs)
+	rm -rf $(VENV) _docs _proc build dist *.egg-info .pytest_cache .ruff_cache .hypothesis output.wav
+	find . -name __pycache__ -not -path './.git/*' -type d -prune -exec rm -rf {} +
+
+$(BIN)/python:
+	@$(PYTHON) -c 'import sys; v = sys.version_info; v >= (3,11) or sys.exit("Harmonica needs Python 3.11 or later, this is %d.%d: name one, as in make say PYTHON=python3.11" % v[:2])'
+	$(PYTHON) -m venv $(VENV)
+
+$(VENV)/installed: $(SETUP) | $(BIN)/python
+	$(PIP) -e .
+	@touch $@
+
+$(VENV)/installed-dev: $(SETUP) | $(BIN)/python
+	$(PIP) -e '.[dev]'
+	@touch $@ $(VENV)/installed
+
+$(VENV)/installed-encodec: $(SETUP) | $(BIN)/python
+	$(PIP) -e '.[encodec]'
+	@touch $@ $(VENV)/installed

@@ -1,0 +1,9 @@
+"What pyproject.toml calls dynamic, read from settings.ini"
+from configparser import ConfigParser
+from setuptools import setup
+
+cfg = ConfigParser(delimiters=["="]); cfg.read("settings.ini"); cfg = cfg["DEFAULT"]
+extras = {k.removesuffix("_requirements"): cfg[k].split() for k in cfg if k.endswith("_requirements")}
+setup(version=cfg["version"], install_requires=cfg["requirements"].split(), extras_require=extras, packages=["harmonica"],
+      package_data={"harmonica": ["configs/*.yaml", "weights/*", "voices/*"]},
+      entry_points=dict(console_scripts=cfg["console_scripts"].split(), nbdev=["harmonica=harmonica._modidx:d"]))

@@ -1,0 +1,373 @@
+"harmonica.codec: the sounds people bring, good and bad; books; one interface over every codec"
+import importlib, io, json, os, sys, time, types
+from urllib.error import URLError
+import numpy as np, pytest, soundfile as sf, torch
+from hypothesis import given, settings, strategies as st
+from safetensors.torch import save_file
+from torch import nn
+from harmonica import codec as C
+from harmonica.codec import Clip, Codec, RVQ, load_codec, nearest, packaged_voice, reference, register_codec
+
+RNG = np.random.default_rng(0)
+
+@pytest.fixture(scope="module")
+def voice(): return Clip.load(packaged_voice())
+
+def one_line(e, *words):
+    s = str(e.value)
+    assert "\n" not in s and len(s) < 400
+    for w in words: assert w in s, s
+
+# --- Clip
+
+@pytest.mark.parametrize("bad", [[], [0., float("nan")], [float("inf")], [1e300], np.zeros((2,2,2)), np.zeros((24000,2)), np.zeros(()), ["a"], [1j], [True, False]],
+                         ids=["empty","nan","inf","overflow","3d","channels-last","0d","text","complex","bool"])
+def test_clip_refuses(bad):
+    with pytest.raises(ValueError) as e: Clip(bad)
+    one_line(e)
+
+@pytest.mark.parametrize("rate", [0, -1, 1.5, True])
+def test_clip_refuses_rate(rate):
+    with pytest.raises(ValueError): Clip([0.], rate)
+    with pytest.raises(ValueError): Clip([0.]).to(rate)
+
+def test_clip_takes():
+    assert Clip(torch.ones(2, 10, dtype=torch.bfloat16)).samples.dtype == np.float32
+    assert Clip(np.array([-32768, 16384], np.int16)).samples.tolist() == [-1., .5]
+    assert Clip(np.array([2**30], np.int32)).samples.tolist() == [.5]
+    assert Clip([0, 1, -1]).samples.tolist() == [0, 1, -1]
+    assert len(Clip(torch.zeros(3, requires_grad=True))) == 3
+
+def test_public_names():
+    for n in "Clip reference RVQ Codec EncodecCodec DacCodec register_codec load_codec packaged_voice".split(): assert n in C.__all__
+
+def test_packaged_voice(voice):
+    info = json.loads((packaged_voice().parent/"reader.json").read_text())
+    assert {"file","text","speaker","source","licence"} <= set(info) and info["file"] == packaged_voice().name
+    assert 5 <= voice.seconds <= 8 and packaged_voice().stat().st_size < 60_000
+    clip, notes = reference(packaged_voice())
+    assert not any(w in " ".join(notes) for w in ("noisy", "clipped", "only"))
+
+def test_cut_join(voice):
+    assert voice.cut(1, 2).seconds == 2 and (voice.cut(0, 1) + voice.cut(1)).samples.tolist() == voice.samples.tolist()
+    for a in [(-1, 1), (99, 1), (0, 0), (0, -1)]:
+        with pytest.raises(ValueError): voice.cut(*a)
+    assert Clip.join([Clip(np.ones(100), 8000), Clip(np.ones(300), 24000)]).rate == 8000
+    with pytest.raises(ValueError): Clip.join([])
+    with pytest.raises(TypeError): voice + 1
+
+@settings(max_examples=40, deadline=None)
+@given(st.integers(1, 3000), st.sampled_from([8000, 11025, 16000, 22050, 24000, 44100, 48000]), st.sampled_from([8000, 16000, 24000, 44100]))
+def test_to_keeps_length(n, a, b):
+    out = Clip(np.ones(n, np.float32)*.5, a).to(b)
+    assert len(out) == -(-n*b//a) and out.rate == b and out.samples.dtype == np.float32
+
+@pytest.mark.parametrize("suffix,eps", [(".wav",1e-4),(".flac",1e-4),(".ogg",.2),(".mp3",.2)])
+def test_save_load(tmp_path, suffix, eps):
+    a = Clip(.3*np.sin(np.arange(24000)/20).astype(np.float32))
+    p = a.save(tmp_path/"new"/f"x{suffix}")
+    b = Clip.load(p)
+    assert os.listdir(p.parent) == [p.name] and abs(len(b)-len(a)) <= 1152 and b.rate == 24000
+    n = min(len(a), len(b)) - 3000
+    assert abs(a.samples[2000:n] - b.samples[2000:n]).max() < eps
+    assert a._mp3() == a._mp3() and "audio/mpeg" in a._repr_html_()
+    assert abs(Clip.load(p, .25, .5).seconds - .5) < .01 and Clip.load(a, .25, .5).seconds == .5
+    assert len(Clip.load(p.read_bytes())) == len(b) and len(Clip.load(io.BytesIO(p.read_bytes()))) == len(b)
+
+def test_save_long_ogg_and_odd_rate(tmp_path):
+    assert abs(Clip.load(Clip(np.zeros(24000*45), 24000).save(tmp_path/"x.ogg")).seconds - 45) < .1   # a single write this long crashes libsndfile
+    assert Clip.load(Clip(np.zeros(5000), 5000).save(tmp_path/"x.mp3")).rate == 24000
+    loud = Clip.load(Clip(np.array([2., -2.])).save(tmp_path/"x.wav"))
+    assert loud.samples.max() > .99 and loud.samples.min() < -.99
+
+def test_save_refuses(tmp_path):
+    a = Clip([0.]*100)
+    (tmp_path/"file").write_text("x"); (tmp_path/"dir.wav").mkdir()
+    for p, word in [(tmp_path/"x.txt", ".wav"), (tmp_path/"x", ".wav"), (tmp_path/"file"/"x.wav", "can't be written"), (tmp_path/"dir.wav", "folder"), ("/proc/none/x.wav", "can't be written")]:
+        if str(p).startswith("/proc") and not os.path.isdir("/proc"): continue
+        with pytest.raises(ValueError) as e: a.save(p)
+        one_line(e, word)
+    assert sorted(os.listdir(tmp_path)) == ["dir.wav", "file"]
+
+# --- what can't be read
+
+def test_load_refuses(tmp_path, voice):
+    (tmp_path/"empty.wav").touch(); (tmp_path/"text.wav").write_text("hello " * 500); (tmp_path/"noise.mp3").write_bytes(RNG.bytes(5000))
+    (tmp_path/"pic.png").write_bytes(b"\x89PNG\r\n\x1a\n" + RNG.bytes(500)); sf.write(tmp_path/"none.wav", np.zeros(0), 24000)
+    for name, word in [("empty.wav","empty"), ("text.wav","not a sound file"), ("noise.mp3","not a sound file"), ("pic.png","not a sound file"), ("none.wav","no samples"), ("gone.wav","does not exist")]:
+        for f in (Clip.load, reference):
+            with pytest.raises(ValueError) as e: f(tmp_path/name)
+            one_line(e, name, word)
+    for bad, word in [(tmp_path,"folder"), (b"","empty"), (b"abc","not a sound"), (io.BytesIO(b"abc"),"not a sound"), (None,"expected"), (7,"expected")]:
+        with pytest.raises(ValueError) as e: Clip.load(bad)
+        one_line(e, word)
+    p = voice.save(tmp_path/"v.wav")
+    for a in [(-1, None), (99, None), (0, 0)]:
+        with pytest.raises(ValueError): Clip.load(p, *a)
+
+def test_load_unreadable(tmp_path, voice):
+    p = voice.save(tmp_path/"v.wav"); p.chmod(0)
+    if os.access(p, os.R_OK): pytest.skip("this user may read everything")
+    with pytest.raises(ValueError) as e: Clip.load(p)
+    one_line(e, "can't be read")
+
+def test_truncated_still_reads(tmp_path, voice):
+    data = voice.save(tmp_path/"v.wav").read_bytes()
+    assert Clip.load(data[:len(data)//2]).seconds == pytest.approx(voice.seconds/2, abs=.1)
+
+def test_nan_file(tmp_path):
+    x = np.zeros(48000, np.float32); x[100] = np.nan
+    sf.write(tmp_path/"nan.wav", x, 24000, subtype="FLOAT")
+    for f in (Clip.load, reference):
+        with pytest.raises(ValueError) as e: f(tmp_path/"nan.wav")
+        one_line(e, "nan.wav", "NaN")
+
+# --- references
+
+@pytest.mark.parametrize("clip,word", [(Clip(np.zeros(48000)), "silent"), (Clip(np.full(48000, .3)), "silent"), (Clip(RNG.normal(size=48000)*1e-4), "silent"),
+    (Clip(RNG.normal(size=2400)*.1), "too short"), (Clip([.1]), "too short"), (Clip(np.r_[np.zeros(48000), RNG.normal(size=4800)*.1]), "only 0.")],
+    ids=["zeros","offset","hiss","0.1s","one-sample","a-blip"])
+def test_reference_refuses(clip, word, tmp_path):
+    with pytest.raises(ValueError) as e: reference(clip)
+    one_line(e, word, "reference")
+    with pytest.raises(ValueError) as e: reference(clip.save(tmp_path/"me.wav"))
+    one_line(e, word, "me.wav")
+
+@pytest.mark.parametrize("kind", ["stereo","5ch","8k","44k","int32","float32","uint8","mp3","flac","odd-rate","quiet","offset","float-big"])
+def test_reference_takes(kind, tmp_path, voice):
+    x, rate, p, kw = voice.samples, voice.rate, tmp_path/"me.wav", {}
+    want = []
+    if kind == "stereo": x = np.stack([x, .3*x], 1); want = ["stereo mixed to mono"]
+    if kind == "5ch": x = np.stack([x]*5, 1); want = ["5 channels mixed to mono"]
+    if kind == "8k": v = voice.to(8000); x, rate, want = v.samples, 8000, ["resampled 8000 -> 24000 Hz"]
+    if kind == "44k": v = voice.to(44100); x, rate, want = v.samples, 44100, ["resampled 44100 -> 24000 Hz"]
+    if kind == "odd-rate": rate = 15999; want = ["resampled 15999 -> 24000 Hz"]
+    if kind == "int32": kw = dict(subtype="PCM_32")
+    if kind == "float32": kw = dict(subtype="FLOAT")
+    if kind == "float-big": x, kw = x*20000, dict(subtype="FLOAT")
+    if kind == "uint8": kw = dict(subtype="PCM_U8")
+    if kind == "mp3": p = tmp_path/"me.mp3"
+    if kind == "flac": p = tmp_path/"me.flac"
+    if kind == "quiet": x = x/30
+    if kind == "offset": x = x + .2
+    sf.write(p, x, rate, **kw)
+    clip, notes = reference(p)
+    for w in want: assert w in notes
+    assert clip.rate == 24000 and abs(clip.seconds - voice.tidy().seconds) < .3
+    assert abs(clip.samples).max() <= .951 and abs(clip.samples.mean()) < .01
+
+def test_reference_ten_minutes(tmp_path, voice):
+    "The speech is found in ten minutes of hum, in time that does not hurt"
+    x = np.zeros(8000*600, np.float32); v = voice.to(8000).samples; x[8000*431:8000*431+len(v)] = v
+    sf.write(tmp_path/"long.wav", np.stack([x, x], 1), 8000)
+    t = time.process_time(); clip, notes = reference(tmp_path/"long.wav"); t = time.process_time() - t
+    assert "used the best 10.0 s of 600.0 s" in notes and abs(clip.seconds - voice.tidy().seconds) < .3
+    assert t < 8
+
+def test_reference_notes(voice):
+    long = Clip.join([voice]*3)
+    clip, notes = reference(long)
+    assert clip.seconds <= 10 and any("best 10.0 s" in n for n in notes)
+    assert any("only" in n for n in reference(voice.cut(0, 2))[1])
+    assert any("noisy" in n for n in reference(Clip(voice.samples + RNG.normal(size=len(voice))*.05, voice.rate))[1])
+    assert any("clipped" in n for n in reference(Clip((voice.samples*20).clip(-.9, .9), voice.rate))[1])
+    assert reference(clip)[1] == [] or reference(clip)[1] == [n for n in reference(clip)[1] if "trimmed" in n]
+
+# --- tidy
+
+def test_tidy(voice):
+    pad = np.zeros(16000, np.float32)
+    for gain in (.01, .1, 1., 1.5):
+        out = Clip(np.r_[pad, voice.samples*gain, pad], voice.rate).tidy()
+        assert abs(len(out) - len(voice.tidy())) < 2400 and abs(abs(out.samples).max() - abs(voice.tidy().samples).max()) < .03
+    again = voice.tidy().tidy()
+    assert abs(len(again) - len(voice.tidy())) < 2400 and abs(abs(again.samples).max() - abs(voice.tidy().samples).max()) < .03
+    noise = Clip(RNG.normal(size=24000)*.5).tidy()
+    assert abs(20*np.log10(noise.samples.std()) + 23) < .5
+    spike = np.full(24000, 0, np.float32); spike[::2000] = 1
+    assert abs(Clip(spike).tidy().samples).max() <= .951
+    with pytest.raises(ValueError): Clip(np.zeros(24000)).tidy()
+
+@settings(max_examples=30, deadline=None)
+@given(st.integers(1, 4000), st.sampled_from([50, 8000, 24000, 44100]))
+def test_activity_any_length(n, rate):
+    c = Clip(np.sin(np.arange(n))*.3, rate)
+    assert len(c.levels()) == len(c.active())
+    if n > 100: assert c.active().any()
+
+def test_best_is_the_best():
+    x = np.zeros(24000*30, np.float32); x[24000*12:24000*20] = RNG.normal(size=24000*8)*.1
+    b = Clip(x).best(5)
+    assert b.seconds == 5 and b.active().mean() > .99
+    assert Clip(x).best(60).seconds == 30
+
+# --- books
+
+def test_rvq_prefix_and_error():
+    torch.manual_seed(0); z = torch.randn(4, 50, 6); q = RVQ(6, n_q=4, n_bins=16, decay=.8)
+    for _ in range(20): q(z)
+    q.eval(); codes = q.encode(z)
+    assert codes.shape == (4, 4, 50) and torch.equal(q.encode(z, n_q=2), codes[:,:2])
+    err = [(z - q.decode(codes[:,:k])).pow(2).mean().item() for k in range(1, 5)]
+    assert err == sorted(err, reverse=True) and err[-1] < err[0]/2
+    out, c2, commit = q(z)
+    assert torch.equal(c2, codes) and torch.allclose(out, q.decode(codes), atol=1e-5) and commit.item() > 0
+
+def test_rvq_gradient_passes_around():
+    q = RVQ(3, n_q=2, n_bins=8).eval(); z = torch.randn(1, 5, 3, requires_grad=True)
+    out, _, _ = q(z); out.sum().backward()
+    assert torch.equal(z.grad, torch.ones_like(z))
+
+def test_rvq_padding_teaches_nothing():
+    torch.manual_seed(0); z = torch.randn(2, 20, 3); mask = torch.arange(20)[None] < torch.tensor([[20],[7]])
+    qs = []
+    for junk in (0., 1e3):
+        torch.manual_seed(1); q = RVQ(3, n_q=2, n_bins=8); q(torch.where(mask[...,None], z, junk), mask); qs.append(q)
+    for a, b in zip(qs[0].buffers(), qs[1].buffers()): assert torch.equal(a, b)
+
+def test_rvq_fewer_books_for_an_item():
+    torch.manual_seed(0); z = torch.randn(2, 20, 3); q = RVQ(3, n_q=3, n_bins=8); q(z); q.eval()
+    out, codes, _ = q(z, n_q=torch.tensor([3, 1]))
+    assert torch.allclose(out[0], q.decode(codes)[0], atol=1e-6) and torch.allclose(out[1], q.decode(codes[:,:1])[1], atol=1e-6)
+    q.train(); q(z, n_q=torch.tensor([1, 1])); assert torch.isfinite(q.books).all()   # nobody uses books 1 and 2
+
+def test_rvq_dead_entries_come_back():
+    torch.manual_seed(0); q = RVQ(2, n_q=1, n_bins=32, decay=.5); z = torch.randn(1, 400, 2)*.1
+    q.books[:] = 100.; q.sums[:] = 100.; q.ready[:] = True
+    for _ in range(30): q(z)
+    assert len(q.encode(z).unique()) > 16
+
+def test_nearest_is_nearest():
+    z, book = torch.randn(5, 7, 4), torch.randn(9, 4)
+    assert torch.equal(nearest(z, book), torch.cdist(z, book[None]).argmin(-1))
+
+# --- the interface
+
+class Toy(Codec):
+    def __init__(self): super().__init__("toy", 8000, 100, 2, 16); self.a = nn.Parameter(torch.ones(3)); self.voice = nn.Parameter(torch.ones(2))
+    def to_codes(self, x):
+        f = nn.functional.pad(x, (0, -x.shape[-1] % 80)).unfold(-1, 80, 80).abs().mean(-1)
+        return torch.stack([(f*15).long().clamp(0, 15)]*2, 1)
+    def to_wave(self, codes): return (codes[:,0]/15.).repeat_interleave(80, 1)
+    def code_weights(self): return {"a":self.a}
+
+@pytest.fixture
+def toy():
+    register_codec("toy")(lambda device, weights=None: Toy())
+    yield load_codec("toy")
+    del C._codecs["toy"]
+
+def test_interface(toy, voice):
+    codes = toy.encode(voice)
+    assert codes.dtype == torch.long and codes.shape == (2, toy.frames(voice.seconds)) and codes.device.type == "cpu" and not codes.requires_grad
+    clip = toy.decode(codes)
+    assert isinstance(clip, Clip) and clip.rate == 8000 and len(clip) == toy.seconds(codes.shape[1])*8000
+    assert len(toy.decode(codes[:1])) == len(clip) and len(toy.decode(codes.numpy().astype(np.int16))) == len(clip)
+    both = toy.encode_batch([voice.cut(0,1), voice])
+    assert torch.equal(both[1], codes) and torch.equal(both[0], toy.encode(voice.cut(0,1)))
+    assert toy.seconds(150) == 1.5 and toy.frames(1.5) == 150 and toy.frames(1.501) == 151 and toy.frames(0) == 1
+    assert toy.device.type == "cpu" and load_codec(toy) is toy and "toy" in repr(toy)
+
+@pytest.mark.parametrize("bad", [torch.zeros(3,5).long(), torch.zeros(5).long(), torch.zeros(0,5).long(), torch.zeros(2,0).long(), torch.zeros(2,5), torch.full((2,5),16), torch.full((2,5),-1), torch.zeros(2,5).bool()])
+def test_check_codes(toy, bad):
+    with pytest.raises(ValueError) as e: toy.decode(bad)
+    one_line(e, "codes ")
+
+def test_hash(toy):
+    h = toy.hash
+    assert len(h) == 12 and set(h) <= set("0123456789abcdef") and h == Toy().hash
+    with torch.no_grad(): toy.voice += 1
+    assert toy.hash == h                                             # how it speaks does not change what codes mean to it
+    with torch.no_grad(): toy.a[0] = 2
+    assert toy.hash != h
+
+def test_load_codec_refuses(tmp_path, toy):
+    with pytest.raises(ValueError) as e: load_codec("enkodec")
+    one_line(e, "enkodec", "encodec_24khz", "dac_24khz")
+    with pytest.raises(ValueError) as e: load_codec("toy", device="gpu9")
+    one_line(e, "gpu9", "cpu")
+    (tmp_path/"junk.safetensors").write_bytes(b"junk"); save_file({"a":torch.zeros(1)}, tmp_path/"ar.safetensors", {"kind":"ar"})
+    for name, word in [("junk","not a .safetensors"), ("ar","kind 'ar'"), ("gone","does not exist")]:
+        with pytest.raises(ValueError) as e: load_codec(tmp_path/f"{name}.safetensors")
+        one_line(e, name, word)
+
+def test_load_codec_from_file(tmp_path, toy):
+    save_file({"a":torch.zeros(1)}, tmp_path/"x.safetensors", {"kind":"codec", "codec":"toy"})
+    assert load_codec(tmp_path/"x.safetensors").name == "toy" and load_codec(f"toy={tmp_path/'x.safetensors'}").name == "toy"
+
+# --- EnCodec and DAC
+
+@pytest.mark.parametrize("name,extra", [("encodec_24khz","encodec"), ("dac_24khz","dac")])
+def test_absent_extra(monkeypatch, name, extra):
+    for m in ("torchaudio", "encodec", "dac"): monkeypatch.setitem(sys.modules, m, None)
+    with pytest.raises(ValueError) as e: load_codec(name)
+    one_line(e, f'pip install "harmonica[{extra}]"')
+
+@pytest.fixture
+def no_network(monkeypatch):
+    "The packages, installed; their servers, unreachable"
+    def refuse(*a, **k):
+        if k.get("pretrained", True): raise URLError("Name or service not known")
+        return nn.Linear(2, 2)
+    monkeypatch.setitem(sys.modules, "torchaudio", types.ModuleType("torchaudio"))
+    monkeypatch.setitem(sys.modules, "encodec", types.SimpleNamespace(EncodecModel=types.SimpleNamespace(encodec_model_24khz=refuse)))
+    monkeypatch.setitem(sys.modules, "dac", types.SimpleNamespace(utils=types.SimpleNamespace(download=refuse), DAC=lambda **k: nn.Linear(2, 2)))
+
+@pytest.mark.parametrize("name", ["encodec_24khz", "dac_24khz"])
+def test_offline(no_network, name, tmp_path):
+    with pytest.raises(ValueError) as e: load_codec(name)
+    s = str(e.value); assert "\n" not in s and "weights='" in s and "https://" in s and "could not be downloaded" in s
+    (tmp_path/"junk.th").write_text("junk"); torch.save({"a":torch.zeros(1)}, tmp_path/"other.th")
+    for f, word in [("gone.th","does not exist"), ("junk.th","not a file of"), ("other.th","another model")]:
+        with pytest.raises(ValueError) as e: load_codec(name, weights=tmp_path/f)
+        one_line(e, f, word)
+
+def test_encodec_bandwidth():
+    with pytest.raises(ValueError) as e: load_codec("encodec_24khz", bandwidth=7)
+    one_line(e, "1.5, 3, 6, 12 and 24")
+
+def test_import_torchaudio_without_its_compiled_part(monkeypatch, tmp_path):
+    "A stand-in that fails and leaves its modules behind as torchaudio does"
+    d = tmp_path/"torchaudio"; (d/"_extension").mkdir(parents=True)
+    (d/"__init__.py").write_text("from . import _extension\nok = True\n")
+    (d/"_extension"/"utils.py").write_text("def _load_lib(lib): raise OSError('libcudart.so.13: cannot open')\n")
+    (d/"_extension"/"__init__.py").write_text("from .utils import _load_lib\navailable = _load_lib('x')\n")
+    old = {m: sys.modules.pop(m) for m in list(sys.modules) if m.split(".")[0] == "torchaudio"}
+    monkeypatch.syspath_prepend(tmp_path)
+    try:
+        ta = C.import_torchaudio()
+        assert ta.ok and ta._extension.available is False
+    finally:
+        for m in [m for m in sys.modules if m.split(".")[0] == "torchaudio"]: del sys.modules[m]
+        sys.modules.update(old)
+
+@pytest.fixture(scope="module")
+def encodec_file(tmp_path_factory):
+    "EnCodec with random weights, where the extra is installed"
+    if importlib.util.find_spec("encodec") is None: pytest.skip("needs harmonica[encodec]")
+    C.import_torchaudio(); from encodec import EncodecModel
+    torch.manual_seed(0); m = EncodecModel.encodec_model_24khz(pretrained=False)
+    for l in m.quantizer.vq.layers: l._codebook.embed.normal_()
+    p = tmp_path_factory.mktemp("w")/"encodec.th"; torch.save(m.state_dict(), p)
+    return p
+
+@pytest.mark.filterwarnings("ignore")
+def test_encodec(encodec_file, voice):
+    codec = load_codec("encodec_24khz", weights=encodec_file)
+    assert (codec.sample_rate, codec.frame_rate, codec.n_q, codec.codebook_size) == (24000, 75, 8, 1024) and codec.books.shape == (8, 1024, 128)
+    for n in (1, 319, 320, 321, 24001):
+        codes = codec.encode(Clip(voice.to(24000).samples[5000:5000+n]))
+        assert codes.shape == (8, codec.frames(n/24000)) and len(codec.decode(codes)) == codes.shape[1]*320 == len(codec.decode(codes[:2]))
+    assert load_codec(f"encodec_24khz={encodec_file}").hash == codec.hash != load_codec("encodec_24khz", weights=encodec_file, bandwidth=3.).hash
+
+@pytest.mark.filterwarnings("ignore")
+def test_dac(tmp_path, voice):
+    if importlib.util.find_spec("dac") is None: pytest.skip("needs harmonica[dac]")
+    C.import_torchaudio(); import dac
+    d = dac.DAC(encoder_dim=8, encoder_rates=[2,4,5,8], decoder_dim=32, decoder_rates=[8,5,4,2], n_codebooks=32, sample_rate=24000); d.metadata = {}
+    d.save(tmp_path/"dac.pth", package=False)
+    codec = load_codec("dac_24khz", weights=tmp_path/"dac.pth")
+    for n in (400, 24000, 24001):
+        codes = codec.encode(Clip(voice.to(24000).samples[5000:5000+n]))
+        assert codes.shape == (8, codec.frames(n/24000)) and len(codec.decode(codes)) == codes.shape[1]*320 == len(codec.decode(codes[:2]))
+    with pytest.raises(ValueError): load_codec("dac_24khz", weights=tmp_path/"dac.pth", n_q=40)

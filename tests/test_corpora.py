@@ -1,0 +1,270 @@
+"harmonica.corpora: published layouts, and downloads under bad weather"
+import hashlib, http.server, io, json, stat, tarfile, threading, zipfile
+from pathlib import Path
+import numpy as np, pytest
+from harmonica import corpora
+from harmonica.codec import Clip
+from harmonica.corpora import (archives, commonvoice, corpus, download, fetch, folder, held_out, hf, librispeech, libritts, ljspeech, manifest, need_room, unpack, vctk)
+
+def sound(path, seconds=.3, rate=16000):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Clip(.3*np.sin(np.arange(int(seconds*rate))*.1), rate).save(path); return path
+def write(path, text): path.parent.mkdir(parents=True, exist_ok=True); path.write_text(text, encoding='utf-8'); return path
+
+# --- readers
+
+def test_manifest_forms(tmp_path):
+    rows = [dict(audio='clips/a.ogg', text='Grüß “Gott”', speaker='x', source='s', seconds=1.5, split='valid', extra=1), dict(audio='clips/b.ogg', text='', speaker=7)]
+    write(tmp_path/'manifest.jsonl', '\n'.join(map(json.dumps, rows))+'\n\n')
+    a, b = manifest(tmp_path)
+    assert (a.audio, a.text, a.speaker, a.source, a.seconds, a.split, a.id) == (tmp_path/'clips/a.ogg', 'Grüß “Gott”', 'x', 's', 1.5, 'valid', 'clips/a')
+    assert (b.text, b.speaker, b.split, b.seconds) == ('', '7', 'train', None)
+    write(tmp_path/'m.csv', '\ufeffaudio,text,seconds\na.wav,"Well, then",\n')
+    c, = manifest(tmp_path/'m.csv'); assert (c.text, c.speaker, c.seconds) == ('Well, then', tmp_path.name, None)
+    write(tmp_path/'m.tsv', 'audio\ttext\na.wav\tHello\n'); assert [u.text for u in corpus(tmp_path/'m.tsv')] == ['Hello']
+
+@pytest.mark.parametrize('text,why', [('{"audio":', 'line 1 is not JSON'), ('[1]', 'line 1 holds list'), ('{"file":"a","text":"b"}', "'audio' and 'text'")])
+def test_bad_manifest(tmp_path, text, why):
+    with pytest.raises(ValueError, match=why) as e: list(manifest(write(tmp_path/'m.jsonl', text)))
+    assert '\n' not in str(e.value)
+    with pytest.raises(ValueError, match="can't read"): list(manifest(tmp_path/'none.jsonl'))
+
+def test_ljspeech(tmp_path):
+    lines = ['LJ001-0001|Printing, in the "only" sense|Printing, in the "only" sense', 'LJ001-0002|"He began" in 1495.|"He began" in fourteen ninety-five.',
+             'LJ001-0003|"an unclosed quote|"an unclosed quote', 'LJ001-0004|naïve façade — £5|naïve façade — five pounds', 'LJ001-0005|only two columns', 'LJ001-0006|empty third|']
+    write(tmp_path/'LJSpeech-1.1'/'metadata.csv', '\n'.join(lines)+'\n')
+    us = list(ljspeech(tmp_path)); assert [u.id for u in us] == [f'LJ001-000{i}' for i in range(1,7)]
+    assert [u.text for u in us][1:] == ['"He began" in fourteen ninety-five.', '"an unclosed quote', 'naïve façade — five pounds', 'only two columns', 'empty third']
+    assert us[0].audio == tmp_path/'LJSpeech-1.1'/'wavs'/'LJ001-0001.wav' and {u.speaker for u in us} == {'ljspeech'}
+    assert [u.id for u in ljspeech(tmp_path/'LJSpeech-1.1')] == [u.id for u in us]
+    assert .01 < np.mean([held_out(f'LJ{i:03d}-{j:04d}', .02)=='valid' for i in range(1,51) for j in range(1,101)]) < .03
+
+def test_vctk(tmp_path):
+    root = tmp_path/'VCTK-Corpus-0.92'; w = root/'wav48_silence_trimmed'
+    for f in ['p225/p225_001_mic1','p225/p225_001_mic2','p225/p225_002_mic1','p225/p225_002_mic2','p280/p280_001_mic1','p315/p315_001_mic1','p315/p315_001_mic2','s5/s5_001_mic1','s5/s5_001_mic2']:
+        write(w/f'{f}.flac', '')
+    write(w/'log.txt', 'not a speaker'); write(root/'txt'/'p225'/'p225_001.txt', 'Please call Stella.\n'); write(root/'txt'/'p225'/'p225_002.txt', '"Ask" her.  \n')
+    write(root/'txt'/'p280'/'p280_001.txt', 'Please call Stella.'); write(root/'txt'/'s5'/'s5_001.txt', 'Please call Stella.')
+    with pytest.warns(UserWarning, match='1 recordings have no transcript'): us = list(vctk(tmp_path))
+    assert [(u.id, u.audio.name, u.split, u.text) for u in us] == [('vctk-p225_001','p225_001_mic2.flac','valid','Please call Stella.'), ('vctk-p225_002','p225_002_mic2.flac','valid','"Ask" her.'),
+        ('vctk-p280_001','p280_001_mic1.flac','train','Please call Stella.'), ('vctk-s5_001','s5_001_mic2.flac','train','Please call Stella.')]
+    with pytest.warns(UserWarning): assert [u.audio.name for u in vctk(root, mic='mic1')][0] == 'p225_001_mic1.flac'
+    with pytest.raises(ValueError, match='mic1 or mic2'): list(vctk(root, mic='both'))
+
+def test_libritts(tmp_path):
+    for part in ('train-clean-100','dev-clean','test-clean'):
+        stem = tmp_path/'LibriTTS'/part/'1034'/'121119'/'1034_121119_000005_000001'
+        write(Path(f'{stem}.wav'), ''); write(Path(f'{stem}.normalized.txt'), f'Words of {part}, “said” she.\n'); write(Path(f'{stem}.original.txt'), 'no')
+        write(stem.with_name('1034_121119.trans.tsv'), 'no')
+    us = list(libritts(tmp_path)); assert [(u.split, u.speaker) for u in us] == [('valid','libri-1034'),('test','libri-1034'),('train','libri-1034')]
+    assert us[2].text == 'Words of train-clean-100, “said” she.' and us[2].id == 'libritts-1034_121119_000005_000001'
+    assert len(list(libritts(tmp_path/'LibriTTS', parts=['dev-clean']))) == 1
+    with pytest.raises(ValueError, match='no part train-clean-360'): list(libritts(tmp_path, parts=['train-clean-360']))
+
+def test_librispeech(tmp_path):
+    c = tmp_path/'LibriSpeech'/'dev-clean-2'/'84'/'121123'
+    write(c/'84-121123.trans.txt', "84-121123-0000 GO DO YOU HEAR\n84-121123-0001 IT'S NIGHT\n"); write(c/'84-121123-0000.flac', '')
+    us = list(librispeech(tmp_path)); assert [(u.id, u.text, u.audio.name, u.split) for u in us] == [
+        ('librispeech-84-121123-0000','go do you hear','84-121123-0000.flac','valid'), ('librispeech-84-121123-0001',"it's night",'84-121123-0001.flac','valid')]
+
+def test_commonvoice(tmp_path):
+    head = 'client_id\tpath\tsentence\tup_votes\tdown_votes\tage\tgender\taccents\tlocale\tsegment\n'
+    for t in ('train','dev','test'): write(tmp_path/f'{t}.tsv', head+f'{"ab"*32}\tcommon_voice_en_{len(t)}{t[0]}.mp3\t"Quoted at the start only\t2\t0\t\t\t\ten\t\n'+f'{"cd"*32}\tcommon_voice_en_{len(t)}{t[1]}\tPlain.\t2\t0\t\t\t\ten\t\n')
+    us = list(commonvoice(tmp_path)); assert [u.split for u in us] == ['train']*2+['valid']*2+['test']*2
+    assert us[0].text == '"Quoted at the start only' and us[0].speaker == 'cv-'+'ab'*8 and us[1].audio == tmp_path/'clips'/'common_voice_en_5r.mp3'
+
+def test_folder(tmp_path):
+    for f in ('ann/one.wav','ann/deep/two.FLAC','bob/three.mp3','bob/silent.wav'): write(tmp_path/f, '')
+    for f in ('ann/one.txt','ann/deep/two.lab','bob/three.normalized.txt'): write(tmp_path/f, f'\ufeffText of {f}\n')
+    with pytest.warns(UserWarning, match='1 recordings have no text'): us = list(folder(tmp_path))
+    assert {u.id: u.speaker for u in us} == {'ann/deep/two':'ann','ann/one':'ann','bob/three':'bob'} and us[1].text == 'Text of ann/one.txt'
+    write(tmp_path/'flat'/'a.wav', ''); write(tmp_path/'flat'/'a.txt', 'x')
+    assert [u.speaker for u in folder(tmp_path/'flat')] == ['flat'] and [u.speaker for u in folder(tmp_path/'flat', speaker='me')] == ['me']
+    (tmp_path/'empty').mkdir()
+    with pytest.raises(ValueError, match='no sound files'): list(folder(tmp_path/'empty'))
+
+@pytest.mark.parametrize('name', ['ljspeech','vctk','libritts','librispeech','commonvoice','folder','manifest'])
+def test_not_there(tmp_path, name):
+    with pytest.raises(ValueError) as e: list(corpus(name, tmp_path/'no'))
+    assert '\n' not in str(e.value) and 'no' in str(e.value)
+    if name in archives: assert f'harmonica-download {name}' in str(e.value)
+
+def test_unknown():
+    with pytest.raises(ValueError, match='unknown data set .vctkk.*ljspeech, vctk, libritts'): corpus('vctkk')
+    with pytest.raises(ValueError, match='unknown data set.*ljspeech'): download('vctkk')
+
+# --- Hugging Face, from local Parquet
+
+def parquet(path, **cols):
+    import pyarrow as pa, pyarrow.parquet as pq
+    path.parent.mkdir(parents=True, exist_ok=True); pq.write_table(pa.table(cols), path); return path
+
+def test_hf_local(tmp_path):
+    b = sound(tmp_path/'a.flac').read_bytes(); mp3 = sound(tmp_path/'b.mp3', rate=24000).read_bytes()
+    f = parquet(tmp_path/'v.parquet', audio=[dict(bytes=b, path='p225_001.flac'), dict(bytes=mp3, path='p226_001.mp3')], text=['One.','Two.'], speaker_id=['p225','p226'])
+    us = list(hf(f, source='vctk'))
+    assert [(u.text, u.speaker, u.id, u.split, u.clip().rate) for u in us] == [('One.','vctk-p225','vctk-p225_001','train',16000), ('Two.','vctk-p226','vctk-p226_001','train',24000)]
+    assert [u.id for u in hf(f, source='vctk')] == [u.id for u in us]
+
+def test_hf_other_columns_and_no_speaker(tmp_path):
+    b = sound(tmp_path/'a.wav').read_bytes()
+    f = parquet(tmp_path/'d'/'x.parquet', flac=[dict(bytes=b, path=None)]*3, sentence=['a','b','c'], words=['q','r','s'])
+    us = list(hf(tmp_path/'d')); assert len({u.id for u in us}) == 3 and {u.speaker for u in us} == {'d'} and [u.text for u in us] == ['a','b','c']
+    assert [u.text for u in hf(f, text='words')] == ['q','r','s']
+    with pytest.raises(ValueError, match='no column wrong for the text'): list(hf(f, text='wrong'))
+    with pytest.raises(ValueError, match='no column audio or .* for the audio'): list(hf(parquet(tmp_path/'y.parquet', text=['a'])))
+    with pytest.raises(ValueError, match='no Parquet'): list(hf(tmp_path/'none.parquet'))
+
+def test_hf_both_microphones_get_two_ids(tmp_path):
+    b = sound(tmp_path/'a.wav').read_bytes()
+    f = parquet(tmp_path/'v.parquet', audio=[dict(bytes=b, path='x.flac')]*2, text=['Same.']*2, speaker_id=['p1']*2, text_id=['001']*2)
+    assert [u.id for u in hf(f)] == ['v-p1-001','v-p1-001-2']
+
+# --- downloads
+
+class Server:
+    "Files on 127.0.0.1 with a temper: per path, what each successive request meets"
+    def __init__(self):
+        me = self; self.files, self.temper, self.asked = {}, {}, []
+        class H(http.server.BaseHTTPRequestHandler):
+            def log_message(self, *a): pass
+            def do_GET(self):
+                body, moods = me.files.get(self.path), me.temper.get(self.path, [])
+                mood = moods.pop(0) if moods else 'fine'
+                a = int(self.headers.get('Range', 'bytes=0-')[6:-1]); me.asked.append((self.path, a, mood))
+                if body is None: return self.send_error(404)
+                if mood == 'busy': return self.send_error(503)
+                if mood == 'no ranges': a = 0
+                if a >= len(body) and mood != 'no ranges':
+                    self.send_response(416); self.send_header('Content-Range', f'bytes */{len(body)}'); self.send_header('Content-Length', '0'); return self.end_headers()
+                self.send_response(200 if mood == 'no ranges' else 206)
+                if mood != 'no ranges': self.send_header('Content-Range', f'bytes {a}-{len(body)-1}/{len(body)}')
+                self.send_header('Content-Length', str(len(body)-a)); self.end_headers()
+                self.wfile.write(body[a:a+max(1,(len(body)-a)//2)] if mood == 'hang up' else body[a:])
+        self.http = http.server.ThreadingHTTPServer(('127.0.0.1', 0), H)
+        threading.Thread(target=self.http.serve_forever, args=(.01,), daemon=True).start()
+    def url(self, path): return f'http://127.0.0.1:{self.http.server_port}{path}'
+
+BODY = np.random.default_rng(0).bytes(300_000); SHA = hashlib.sha256(BODY).hexdigest()
+
+@pytest.fixture
+def server():
+    s = Server(); s.files['/f.bin'] = BODY; yield s; s.http.shutdown(); s.http.server_close()
+
+@pytest.fixture(autouse=True)
+def no_aria(monkeypatch): monkeypatch.setattr(corpora.shutil, 'which', lambda x: None)
+
+def get(server, path, **kw): return fetch(server.url('/f.bin'), path, progress=False, pause=.001, **{**dict(size=len(BODY), digest=SHA), **kw})
+
+@pytest.mark.parametrize('moods', [[], ['hang up'], ['hang up','busy','hang up','busy'], ['busy']*4, ['no ranges'], ['hang up','no ranges']])
+@pytest.mark.parametrize('size', [len(BODY), None])
+def test_fetch_in_bad_weather(server, tmp_path, moods, size):
+    server.temper['/f.bin'] = list(moods)
+    assert get(server, tmp_path/'f.bin', size=size).read_bytes() == BODY and not (tmp_path/'f.bin.part').exists()
+    assert len(server.asked) == len(moods)+(moods[-1:] != ['no ranges'])
+
+def test_resumes_where_it_stopped(server, tmp_path):
+    (tmp_path/'f.bin.part').write_bytes(BODY[:123_456]); get(server, tmp_path/'f.bin')
+    assert [a for _,a,_ in server.asked] == [123_456]
+    get(server, tmp_path/'f.bin'); assert len(server.asked) == 1 # it is there
+
+@pytest.mark.parametrize('extra', [0, 10])
+def test_part_that_is_whole_or_too_long(server, tmp_path, extra):
+    (tmp_path/'f.bin.part').write_bytes(BODY+b'x'*extra); assert get(server, tmp_path/'f.bin', size=None).read_bytes() == BODY
+
+def test_gives_up_but_keeps_what_came(server, tmp_path):
+    server.temper['/f.bin'] = ['hang up']+['busy']*9
+    with pytest.raises(ValueError, match='503.*run it again') as e: get(server, tmp_path/'f.bin', tries=3)
+    assert '\n' not in str(e.value) and (tmp_path/'f.bin.part').stat().st_size == len(BODY)//2
+    server.temper.clear(); assert get(server, tmp_path/'f.bin').read_bytes() == BODY
+
+def test_missing_and_unreachable(server, tmp_path):
+    with pytest.raises(ValueError, match='404'): fetch(server.url('/none'), tmp_path/'n', progress=False, pause=.001)
+    assert len(server.asked) == 1 # no use asking again
+    with pytest.raises(ValueError, match="can't download"): fetch('http://127.0.0.1:9/x', tmp_path/'n', progress=False, tries=2, pause=.001)
+
+def test_damage_is_found_and_removed(server, tmp_path):
+    (tmp_path/'f.bin.part').write_bytes(b'?'*1000)
+    with pytest.raises(ValueError, match='checksum'): get(server, tmp_path/'f.bin')
+    assert not list(tmp_path.iterdir())
+    with pytest.raises(ValueError, match='bytes'): get(server, tmp_path/'f.bin', size=len(BODY)-1)
+    assert get(server, tmp_path/'f.bin', digest=hashlib.md5(BODY).hexdigest()).exists()
+
+def test_holes_of_aria_are_not_appended_to(server, tmp_path):
+    (tmp_path/'f.bin.part').write_bytes(b'\0'*200_000); (tmp_path/'f.bin.part.aria2').write_bytes(b'map')
+    assert get(server, tmp_path/'f.bin').read_bytes() == BODY
+
+def test_aria_is_used_where_it_is(server, tmp_path, monkeypatch):
+    exe = tmp_path/'aria2c'; exe.write_text(f'#!/bin/sh\nwhile [ $# -gt 1 ]; do case $1 in -d) d=$2;; -o) o=$2;; esac; shift; done\ncp {tmp_path}/real "$d/$o"\n'); exe.chmod(0o755)
+    (tmp_path/'real').write_bytes(BODY); monkeypatch.setattr(corpora.shutil, 'which', lambda x: str(exe))
+    assert get(server, tmp_path/'f.bin').read_bytes() == BODY and not server.asked
+
+def test_no_room(tmp_path):
+    with pytest.raises(ValueError, match='GB are free'): need_room(tmp_path, 10**18, 'vctk')
+
+# --- archives
+
+def tar(path, *members, mode='w:gz'):
+    with tarfile.open(path, mode) as t:
+        for name,data,kind in members:
+            m = tarfile.TarInfo(name); m.type = kind
+            if isinstance(data, bytes): m.size = len(data); t.addfile(m, io.BytesIO(data))
+            else: m.linkname = data; t.addfile(m)
+    return path
+
+F = tarfile.REGTYPE
+@pytest.mark.parametrize('name,data,kind', [('../out', b'x', F), ('/tmp/out', b'x', F), ('a/../../out', b'x', F), ('C:\\out', b'x', F), ('..\\out', b'x', F),
+    ('link', '/etc', tarfile.SYMTYPE), ('hard', 'ok', tarfile.LNKTYPE), ('dev', '', tarfile.CHRTYPE), ('pipe', '', tarfile.FIFOTYPE)])
+def test_hostile_tar(tmp_path, name, data, kind):
+    root = tmp_path/'root'
+    with pytest.raises(ValueError, match='not unpacked'): unpack(tar(tmp_path/'a.tar.gz', ('ok', b'fine', F), (name, data, kind)), root)
+    assert not list(root.iterdir()) and not (tmp_path/'out').exists() # all or nothing
+
+def test_hostile_zip(tmp_path):
+    for name,mode in [('../out',0o100644), ('/out',0o100644), ('C:/out',0o100644), ('a\\..\\..\\out',0o100644), ('link', stat.S_IFLNK|0o777)]:
+        with zipfile.ZipFile(tmp_path/'a.zip', 'w') as z: m = zipfile.ZipInfo(name); m.filename = name; m.external_attr = mode << 16; z.writestr(m, 'x')
+        with pytest.raises(ValueError, match='not unpacked'): unpack(tmp_path/'a.zip', tmp_path/'root')
+
+def test_bomb(tmp_path):
+    with zipfile.ZipFile(tmp_path/'a.zip', 'w', zipfile.ZIP_DEFLATED) as z: z.writestr('big', bytes(101*10**6))
+    with pytest.raises(ValueError, match='times its size'): unpack(tmp_path/'a.zip', tmp_path/'root', most=1)
+
+@pytest.mark.parametrize('name', ['a.tar.gz','a.zip'])
+def test_broken_archive(tmp_path, name):
+    (tmp_path/name).write_bytes(b'nothing like it')
+    with pytest.raises(ValueError, match="can't unpack"): unpack(tmp_path/name, tmp_path/'root')
+    good = tar(tmp_path/'b.tar.gz', ('x', BODY, F)); good.write_bytes(good.read_bytes()[:200_000])
+    with pytest.raises(ValueError, match="can't unpack"): unpack(good, tmp_path/'root')
+    assert not list((tmp_path/'root').iterdir())
+
+def test_parts_are_joined_and_old_attempts_swept(tmp_path):
+    (tmp_path/'r'/'.b.tar.bz2.unpacking'/'left').mkdir(parents=True)
+    unpack(tar(tmp_path/'a.tar.gz', ('L/train/a', b'1', F), ('L/README', b'r', F)), tmp_path/'r')
+    unpack(tar(tmp_path/'b.tar.bz2', ('L/dev/b', b'2', F), ('L/README', b'r2', F), mode='w:bz2'), tmp_path/'r')
+    assert sorted(p.relative_to(tmp_path/'r').as_posix() for p in (tmp_path/'r').rglob('*') if p.is_file()) == ['L/README','L/dev/b','L/train/a']
+    assert (tmp_path/'r'/'L'/'README').read_bytes() == b'r2' and [p.name for p in (tmp_path/'r').iterdir()] == ['L']
+
+def test_download_to_reader(server, tmp_path, monkeypatch):
+    wav = sound(tmp_path/'x.wav').read_bytes()
+    lj = tar(tmp_path/'LJSpeech-1.1.tar.bz2', ('LJSpeech-1.1/metadata.csv', b'LJ001-0001|Hi 2|Hi two\n', F), ('LJSpeech-1.1/wavs/LJ001-0001.wav', wav, F), mode='w:bz2').read_bytes()
+    with zipfile.ZipFile(tmp_path/'v.zip', 'w') as z:
+        z.writestr('txt/p225/p225_001.txt', 'Please.'); z.writestr('wav48_silence_trimmed/p225/p225_001_mic2.flac', wav)
+    vz = (tmp_path/'v.zip').read_bytes()
+    libri = {p: tar(tmp_path/f'{p}.tar.gz', (f'LibriTTS/{p}/1/2/1_2_3_4.wav', wav, F), (f'LibriTTS/{p}/1/2/1_2_3_4.normalized.txt', p.encode(), F)).read_bytes() for p in ('train-clean-100','dev-clean')}
+    server.files.update({'/LJ.tar.bz2':lj, '/v.zip':vz, **{f'/{p}.tar.gz':b for p,b in libri.items()}}); server.temper['/LJ.tar.bz2'] = ['hang up']
+    sha = lambda b: hashlib.sha256(b).hexdigest()
+    monkeypatch.setitem(archives, 'ljspeech', {'': (server.url('/LJ.tar.bz2'), len(lj), sha(lj))}); monkeypatch.setitem(archives, 'vctk', {'': (server.url('/v.zip'), len(vz), sha(vz))})
+    monkeypatch.setitem(archives, 'libritts', {p: (server.url(f'/{p}.tar.gz'), None, sha(b)) for p,b in libri.items()})
+    monkeypatch.setattr(corpora.time, 'sleep', lambda s: None)
+    root = tmp_path/'data'
+    for name in ('ljspeech','vctk','libritts'): download(name, root, progress=False)
+    assert [u.text for u in ljspeech(root)] == ['Hi two'] and next(ljspeech(root)).clip().rate == 16000
+    assert [u.id for u in vctk(root)] == ['vctk-p225_001'] and [u.split for u in libritts(root)] == ['valid','train']
+    n = len(server.asked); download('ljspeech', root, progress=False); download('libritts', root, parts='dev-clean', progress=False); assert len(server.asked) == n
+    assert {p.name for p in root.iterdir() if p.name[0] != '.'} == {'LJSpeech-1.1','VCTK-Corpus-0.92','LibriTTS'}
+    with pytest.raises(ValueError, match="no part 'x'"): download('libritts', root, parts=['x'])
+    with pytest.raises(ValueError, match="can't write"): download('ljspeech', tmp_path/'x.wav'/'data')
+
+def test_published_archives_are_well_formed():
+    for parts in archives.values():
+        for url,size,digest in parts.values(): assert url.startswith('https://') and len(digest) in (32, 64) and int(digest, 16) and (size is None or size > 10**8)

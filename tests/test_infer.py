@@ -1,0 +1,219 @@
+"Voice, with models of a few thousand random parameters: what it promises does not depend on how well they speak"
+import io
+from types import SimpleNamespace
+import numpy as np, pytest, soundfile as sf, torch
+from harmonica.ar import AR, ARConfig
+from harmonica.checkpoint import save_model
+from harmonica.codec import Clip, packaged_voice
+from harmonica.infer import Voice, _checked, dice, fade
+from harmonica.microcodec import MicroCodec, MicroCodecConfig
+from harmonica.nar import NAR, NARConfig
+from harmonica.text import Tokenizer
+
+N_Q, BINS = 4, 32
+
+def tiny_codec(seed=0):
+    torch.manual_seed(seed)
+    return MicroCodec(MicroCodecConfig(n_q=N_Q, n_bins=BINS, code_dim=8, enc_dim=16, enc_layers=1, dec_dim=16, dec_layers=1)).eval()
+
+def tiny_models(tok, n_bins=BINS):
+    torch.manual_seed(0)
+    common = dict(vocab_size=tok.vocab_size, n_q=N_Q, n_bins=n_bins, d_model=32, n_heads=2, n_layers=1, d_ff=32, code_dim=8, speaker_dim=16)
+    return AR(ARConfig(group=2, frame_rate=50., **common)).eval(), NAR(NARConfig(cond_dim=16, **common)).eval()
+
+@pytest.fixture(scope="module")
+def voice():
+    tok = Tokenizer("letters")   # no grapheme-to-phoneme network to load
+    return Voice(tiny_codec(), *tiny_models(tok), tok)
+
+@pytest.fixture(scope="module")
+def reader(): return Clip.load(packaged_voice())
+
+@pytest.fixture(scope="module")
+def me(voice, reader): return voice.like(reader.cut(0, 2))
+
+STORY = "It was quite late. Nobody had heard! Who was it?"
+
+# -- say is the joined stream
+
+@pytest.mark.parametrize("kw", [{}, dict(seed=7), dict(temperature=0), dict(best_of=2), dict(speed=1.5), dict(max_seconds=1.2)])
+def test_say_is_the_joined_stream(me, kw):
+    a, b = me.say(STORY, **kw), list(me.stream(STORY, **kw))
+    assert np.array_equal(a.samples, Clip.join(b).samples)
+    assert len(b) == 3 or "max_seconds" in kw
+
+def test_same_seed_same_sound(me):
+    a = me.say("Once more.", seed=3).samples
+    torch.manual_seed(99)    # the global generator has no say
+    assert np.array_equal(a, me.say("Once more.", seed=3).samples)
+    assert not np.array_equal(a, me.say("Once more.", seed=4).samples)
+
+def test_a_sentence_does_not_depend_on_a_stream_left_early(me):
+    it = me.stream(STORY); first = next(it); it.close()
+    assert np.array_equal(first.samples, next(me.stream(STORY)).samples)
+
+def test_streams_interleave(me):
+    a, b = me.stream(STORY, seed=1), me.stream(STORY, seed=2)
+    mixed = [c for pair in zip(a, b) for c in pair]
+    assert np.array_equal(Clip.join(mixed[::2]).samples, me.say(STORY, seed=1).samples)
+
+def test_say_batch_equals_say(me):
+    got = me.say_batch(["One.", "Two and three."], seed=5)
+    for clip,text in zip(got, ["One.", "Two and three."]): assert np.array_equal(clip.samples, me.say(text, seed=5).samples)
+    assert me.say_batch([]) == []
+
+def test_dice():
+    draws = {torch.rand(1, generator=dice(s, i)).item() for s in (-1, 0, 1, 2**70) for i in range(3)}
+    assert len(draws) == 12
+
+# -- text of any length
+
+@pytest.mark.parametrize("text", ["a", "I", "Yes", "Yes.", "ok!!!", "1", "£5", "A. B. C.", "x"*500, "word "*120, "Hi.\n\n\nThere.", "¡Hola! naïve café"])
+def test_odd_texts(me, text):
+    pieces = me.pieces(text)
+    assert pieces and all(any(c.isalpha() for c in p) for p in pieces)
+    if len(text) < 40: assert me.say(text, max_seconds=2).seconds <= 2
+
+def test_pieces_fit_training(me, voice, reader):
+    known = voice.like(reader, text="compelled him to remain for the present")
+    assert known.room() == pytest.approx(20-known.codec.seconds(known.prompt.shape[1]))
+    long = "and so he went on and on without a stop "*30
+    assert max(map(len, known.pieces(long))) < max(map(len, me.pieces(long))) <= 180
+
+def test_long_text_in_linear_time(me):
+    n = 2000
+    assert len(me.pieces("It was a dark night, and 3 owls cried. "*n)) == n
+
+def test_max_seconds_is_kept(me):
+    for s in (.01, .5, 3.): assert me.say(STORY, max_seconds=s).seconds <= s + 1/24000
+    assert me.say(STORY, max_seconds=1e6, seed=2).seconds == me.say(STORY, seed=2).seconds
+
+def test_fade():
+    c = fade(Clip(np.ones(2400)), .1)
+    assert c.samples[0] == 0 and c.samples[2399] < .01 and (c.samples[300:2100] == 1).all()
+    assert len(c) == 4800 and not c.samples[2400:].any()
+    assert len(fade(Clip(np.ones(1)))) == 1
+
+# -- prompts
+
+def wav(x, rate, **kw):
+    f = io.BytesIO(); sf.write(f, x, rate, **kw); return f.getvalue()
+
+def test_any_recording_works(voice, reader, tmp_path):
+    x = reader.samples
+    kinds = dict(stereo=wav(np.stack([x, x*.5], 1), 16000, format="WAV"), slow=wav(reader.to(8000).samples, 8000, format="WAV"),
+        wide=wav(x, 16000, format="WAV", subtype="PCM_32"), float=wav(x, 16000, format="WAV", subtype="FLOAT"), mp3=wav(reader.to(24000).samples, 24000, format="MP3"))
+    for k,data in kinds.items(): assert voice.like(data).prompt.shape[0] == N_Q, k
+    assert any("stereo mixed to mono" in n for n in voice.like(kinds["stereo"]).notes)
+    assert any("resampled 8000" in n for n in voice.like(kinds["slow"]).notes)
+    (tmp_path/"me.mp3").write_bytes(kinds["mp3"]); assert voice.like(tmp_path/"me.mp3").prompt.shape[1] > 100
+
+def test_ten_minutes(voice, reader):
+    x = np.tile(reader.samples, 90)
+    v = voice.like(wav(x, 16000, format="FLAC"), text="some words")
+    assert v.prompt.shape[1] <= 500 and any("best 10.0 s of 605" in n for n in v.notes)
+    assert v.text is None and any("transcript left aside" in n for n in v.notes)   # audio and words are never cut apart
+
+def test_what_a_model_says_of_its_training_is_kept(voice, reader):
+    ar, _ = tiny_models(voice.tokenizer); ar.info = dict(prompt_seconds=[1, 3], max_seconds=8.)
+    v = Voice(voice.codec, ar, voice.nar, voice.tokenizer).like(reader)
+    assert v.prompt.shape[1] <= 150 and v.room() == 8. and max(map(len, v.pieces("on and on "*99))) <= 72
+
+def test_models_are_shared(voice, me): assert me.ar is voice.ar and me.codec is voice.codec and voice.prompt is not me.prompt
+
+def test_reference_in_say(voice, me, reader):
+    assert np.array_equal(voice.say("Hello.", reference=reader.cut(0, 2)).samples, me.say("Hello.").samples)
+
+def test_default_voice_is_packaged(voice):
+    v = Voice(voice.codec, voice.ar, voice.nar, voice.tokenizer)
+    assert np.array_equal(v.say("Hello.").samples, v.like(packaged_voice()).say("Hello.").samples)
+
+def test_transcript_is_read_before_the_text(voice, me, reader):
+    known = voice.like(reader.cut(0, 2), text="Compelled him to")
+    tok = known.tokenizer
+    assert tok.decode(known.tokens("remain")) == "compelled him to remain" and len(known.known()) == len("compelled him to ")
+    seen = {}
+    known = Voice(known.codec, known.ar, known.nar, tok, known.prompt, known.text)
+    known.ar = SimpleNamespace(generate=lambda *a, **k: seen.update(k) or torch.zeros(8, dtype=torch.long), parameters=voice.ar.parameters)
+    known.say("remain")
+    assert seen["continues"] and seen["prompt_text_len"] == len("compelled him to ")
+
+def test_an_endless_ar_is_cut(me):
+    v = Voice(me.codec, me.ar, me.nar, me.tokenizer, me.prompt)
+    v.ar = SimpleNamespace(generate=lambda *a, **k: torch.zeros(10**5, dtype=torch.long), parameters=me.ar.parameters)
+    assert v.book0("hello", dice(0,0)).shape == (1000,)
+
+# -- keeping a voice
+
+def test_save_and_load(voice, reader, me, tmp_path):
+    known = voice.like(reader.cut(0, 2), text="Compelled him to")
+    p = known.save(tmp_path/"new"/"me.voice")
+    assert p.stat().st_size < 10_000
+    for again in (voice.like(p), voice.like(str(p))):
+        assert again.text == known.text and again.notes == known.notes and torch.equal(again.prompt, known.prompt)
+    assert np.array_equal(voice.say("Hi.", reference=p).samples, known.say("Hi.").samples)
+
+def test_load_from_files(voice, me, tmp_path):
+    save_model(tmp_path/"ar.safetensors", voice.ar, dtype=torch.float32, tokenizer=voice.tokenizer.to_dict())
+    save_model(tmp_path/"nar.safetensors", voice.nar, dtype=torch.float32)
+    me.save(tmp_path/"me.voice")
+    v = Voice.load(tmp_path/"me.voice", codec=voice.codec, ar=tmp_path/"ar.safetensors", nar=tmp_path/"nar.safetensors", device="cpu")
+    assert v.tokenizer.kind == "letters" and np.array_equal(v.say("Hi.").samples, me.say("Hi.").samples)
+    with pytest.raises(ValueError, match="kind 'nar', wanted 'ar'"): Voice.load(codec=voice.codec, ar=tmp_path/"nar.safetensors", nar=voice.nar)
+
+def test_a_voice_of_another_codec_is_refused(voice, me, tmp_path):
+    p = me.save(tmp_path/"me.voice")
+    other = Voice(tiny_codec(1), voice.ar, voice.nar, voice.tokenizer)
+    one_line(lambda: other.like(p), "another codec", me.codec.hash, other.codec.hash)
+
+# -- mistakes
+
+def one_line(f, *words):
+    with pytest.raises(ValueError) as e: f()
+    said = str(e.value)
+    assert "\n" not in said and all(w in said for w in words), said
+
+@pytest.mark.parametrize("text,words", [("", "empty"), ("  \n", "empty"), ("?!…", "nothing that can be spoken"), ("\x00", "nothing that can be spoken"), (None, "string"), (b"hi", "string"), (["hi"], "string")])
+def test_bad_text(me, text, words):
+    one_line(lambda: me.say(text), words)
+    one_line(lambda: me.stream(text), words)            # at once, not at the first clip
+    one_line(lambda: me.say_batch(["Fine.", text]), words)
+
+def test_say_batch_wants_a_list(me):
+    for bad in ("One.", None, 3): one_line(lambda: me.say_batch(bad), "list of strings")
+
+def test_bad_references(voice, reader, tmp_path):
+    bad = dict(missing=("does not exist", tmp_path/"no.wav"), folder=("folder", tmp_path), empty=("empty", tmp_path/"empty.wav"), junk=("not a sound file", tmp_path/"junk.wav"),
+        silent=("silent", Clip(np.zeros(48000))), short=("too short", reader.cut(1, .1)), bytes=("not a sound file", b"not a sound"), number=("a sound was expected", 3))
+    (tmp_path/"empty.wav").touch(); (tmp_path/"junk.wav").write_text("a shopping list\n"*99)
+    (tmp_path/"nan.wav").write_bytes(wav(np.full(48000, np.nan, np.float32), 16000, format="WAV", subtype="FLOAT"))
+    bad["nan"] = ("NaN", tmp_path/"nan.wav")
+    for words,ref in bad.values():
+        one_line(lambda: voice.like(ref), words)
+        one_line(lambda: voice.stream("Hello.", reference=ref), words)
+
+@pytest.mark.parametrize("kw", [dict(seed="a"), dict(seed=1.5), dict(speed=0), dict(speed=9), dict(speed=float("nan")), dict(best_of=0), dict(best_of=1.5), dict(max_seconds=0), dict(max_seconds=-1),
+    dict(temperature=-1), dict(temperature=float("nan")), dict(temperature="hot"), dict(top_k=-1), dict(top_k=1.5), dict(top_p=2), dict(top_p=None, top_k=-2)])
+def test_bad_options(me, kw):
+    one_line(lambda: me.stream("Hello.", **kw), "must", "try")
+
+def test_numpy_numbers_are_numbers(): _checked(seed=np.int64(3), speed=np.float32(1.), temperature=np.float64(.5), top_k=None, top_p=None)
+
+def test_models_must_agree(voice):
+    tok = voice.tokenizer
+    other, _ = tiny_models(tok, n_bins=16)
+    one_line(lambda: Voice(voice.codec, other, voice.nar, tok), "books of 16", "32")
+    one_line(lambda: Voice(voice.codec, voice.ar, voice.nar, Tokenizer("phonemes")), "symbols")
+    ar, nar = tiny_models(tok); nar.info = dict(codec="micro", codec_hash="0"*12)
+    one_line(lambda: Voice(voice.codec, ar, nar, tok), "another codec", "0"*12)
+    nar.info = dict(codec_hash=voice.codec.hash); Voice(voice.codec, ar, nar, tok)
+    one_line(lambda: Voice(voice.codec, ar, nar, tok, prompt=torch.full((N_Q, 5), 99)), "codes")
+
+def test_bad_files(voice, me, tmp_path):
+    (tmp_path/"a.voice").write_text("hm"); save_model(tmp_path/"b.voice", voice.ar)
+    for n in ("a", "b"): one_line(lambda: voice.like(tmp_path/f"{n}.voice"), "Voice.save")
+    one_line(lambda: voice.like(tmp_path/"c.voice"), "not there")
+    (tmp_path/"file").touch(); one_line(lambda: me.save(tmp_path/"file"/"me.voice"), "can't be written")
+    one_line(lambda: Voice.load(codec="nonesuch"), "unknown codec", "encodec_24khz")
+    one_line(lambda: Voice.load(device="abacus"), "abacus")
+    one_line(lambda: Voice.load(codec=voice.codec, ar=tmp_path/"no.safetensors"), "not there")
