@@ -67,6 +67,7 @@ clean: ## Remove what was made here: environments, caches, output.wav (never dat
 
 $(BIN)/python:
 	@$(PYTHON) -c 'import sys; v = sys.version_info; v >= (3,11) or sys.exit("Harmonica needs Python 3.11 or later, this is %d.%d: name one, as in make say PYTHON=python3.11" % v[:2])'
+	@echo "Installing into $(VENV): some minutes the first time"
 	$(PYTHON) -m venv $(VENV)
 
 $(VENV)/installed: $(SETUP) | $(BIN)/python

@@ -7,8 +7,8 @@ Docs: https://harmonica-tts.github.io/harmonica/cli.html.md"""
 # %% auto #0
 __all__ = ['parser', 'command', 'download', 'preprocess', 'train', 'synthesize', 'evaluate']
 
-# %% ../nbs/80_cli.ipynb #7fb801f5
-import argparse, inspect, json, os, signal, sys, tempfile, threading, time
+# %% ../nbs/80_cli.ipynb #707ec33a
+import argparse, inspect, itertools, json, os, signal, sys, tempfile, threading, time
 from functools import wraps
 from pathlib import Path
 from fastcore.docments import docments
@@ -94,7 +94,7 @@ def download(
     "Download a corpus, verify and unpack it. Can be stopped and started again."
     print(f"{name} is in {fetch(name, root, parts.split(',') if parts else None, keep)}")
 
-# %% ../nbs/80_cli.ipynb #154cd62c
+# %% ../nbs/80_cli.ipynb #889dede7
 def _share(text):
     try: i,n = (int(v) for v in text.split("/"))
     except ValueError: raise ValueError(f"--shard {text!r}: give i/n with 0 <= i < n, as in 0/4") from None
@@ -120,7 +120,11 @@ def preprocess(
     out = _writable(out or Path(root if len(names)==1 and not names[0].endswith(".jsonl") else ".")/f"{Path(names[0]).stem}-{'sound' if codec=='none' else 'codes'}")
     part, dev = _share(shard), pick_device(device)
     speech = [corpus(n, root, **({} if valid is None else dict(valid=valid))) for n in names]
-    wanted = (u for s in speech for u in s if not split or u.split==split)
+    wanted = itertools.chain.from_iterable(speech)
+    if split: wanted = filter(lambda u: u.split==split, wanted)
+    first = next(wanted, None) # opens the corpus now: a wrong path shows before any work
+    if first is None: raise ValueError(f"--dataset {dataset}: nothing in it{f' is of split {split!r}' if split else ''}: check --root and --split")
+    wanted = itertools.chain([first], wanted)
     if codec=="none": print(f"{_flat(names, wanted, out, split or 'train')} holds the sound, laid flat"); return
     stats = prepare(wanted, load_codec(codec, dev), out, part, batch_seconds, min_seconds, max_seconds)
     print(f"{out}: {stats['made']} made ({stats['hours']:.2f} h), {stats['skipped']} were there, {stats['rejected']} rejected (see rejected.jsonl)")

@@ -825,7 +825,7 @@ def codec_report(
     if out is not None: rep.save_json(Path(out)/"results.json"); rep.save_html(Path(out)/"report.html")
     return rep
 
-# %% ../nbs/70_eval.ipynb #e376c6fb
+# %% ../nbs/70_eval.ipynb #1ea74eba
 def doctor(
     src, # Path or Clip: the reference to look at
 )->list: # (serious, what was found and what to do), the worst first; empty when all is well
@@ -846,6 +846,6 @@ def doctor(
     if clip.rate < 16000: tell(False, f"recorded at {clip.rate} Hz: all above {clip.rate/2000:g} kHz is missing and will be missing in the clone; 24000 Hz or more is best")
     else:
         B = bands(clip.to(24000), .02, 48, 11000.); level = np.percentile(B, 95, axis=0)   # the upper bands of a sound that was once 8 kHz are empty
-        if level[-18:].max() < level.max() - 65: tell(False, "no high tones, as from a telephone: the clone will sound as dull")
+        if level[-14:].max() < level.max() - 55: tell(False, "no high tones, as from a telephone: the clone will sound as dull")
     if clip.levels()[heard_in(clip)].mean() < -45: tell(False, "very quiet: it was made louder, and so was its noise")
     return sorted(found, key=lambda f: not f[0])

@@ -203,7 +203,7 @@ def column(
     pts = [(r["step"], r[key]) for r in rows if key in r and math.isfinite(r[key])]
     return tuple(np.array(v) for v in zip(*pts)) if pts else (np.array([]), np.array([]))
 
-# %% ../nbs/52_monitor.ipynb #7be180dd
+# %% ../nbs/52_monitor.ipynb #0440ec8e
 def diagnose(
     rows:list, # From `read_log`
 )->list: # Dicts of what, why and do
@@ -217,7 +217,7 @@ def diagnose(
     if len(loss) >= 12:
         n = len(loss)//4
         early, late, best = np.median(loss[:max(3,n//2)]), np.median(loss[-n:]), min(np.median(loss[i:i+3]) for i in range(len(loss)-2))
-        warm = 2*next((i for i,s in enumerate(step) if s >= 200), 0) <= len(step)
+        warm = step[-1] >= 1000 # a warm-up and a slow start are no fault
         if late > best*1.25+.1: alarm(f"loss rose from {best:.2f} to {late:.2f}", "learning rate too high for this batch size", "lower training.lr by 3 or raise training.grad_accum_steps; go back to best.pt")
         elif warm and late > early*.98: alarm(f"loss has not moved: {early:.2f} then, {late:.2f} now", "learning rate too low or too high, or text and codes that do not belong together", "try training.lr times and divided by 3; listen to what the cache holds")
     good = norm[np.isfinite(norm)]

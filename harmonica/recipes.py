@@ -89,12 +89,11 @@ def for_stage(self:Config,
     if stage not in STAGES: raise ValueError(f"unknown stage {stage!r}: choose one of {', '.join(STAGES)}")
     return replace(self, training=replace(self.training, **self.stages.get(stage, {})), stages={})
 
-# %% ../nbs/55_recipes.ipynb #99a8eed2
+# %% ../nbs/55_recipes.ipynb #7478be06
 def _unknown(key, valid, where):
-    near = difflib.get_close_matches(key.split(".")[-1], [v.split(".")[-1] for v in valid], 1, .5)
-    hint = f"; did you mean {near[0]!r}?" if near else ""
-    return ValueError(f"unknown config key {key!r}{hint} valid keys of {where}: {', '.join(valid)}".replace("? valid", "? Valid") if near
-                      else f"unknown config key {key!r}; valid keys of {where}: {', '.join(valid)}")
+    near = difflib.get_close_matches(key.split(".")[-1], valid, 1, .6)
+    hint = f" (did you mean {near[0]!r}?)" if near else ""
+    return ValueError(f"unknown config key {key!r}{hint}: valid keys of {where} are {', '.join(valid)}")
 
 # %% ../nbs/55_recipes.ipynb #1e924e4a
 def _typed(v, t, key):

@@ -238,9 +238,9 @@ def initials(text:str)->str:
         return " ".join(m[0].replace(".", "").upper()) + (end or " "*m.string[m.end():m.end()+1].isalpha())
     return re.sub(r"\b(?:(?:[A-Za-z]\.){2,}|(?<![A-Z] )[A-Z]\.(?= ?[A-Z][.a-z]))", _letters, text)
 
-# %% ../nbs/10_text.ipynb #319a4a20
-_counted = "Chapter Part Volume Book Act Scene Section Article War Figure Table Appendix Phase Type Class Title Level Bowl Rocky Fantasy Episode Season Stage Step Unit Lesson Canto Vatican Apollo Mark Grade Psalm Corps Division Henry_Part".split()
-_kings = "Henry Louis George Edward Charles James William Elizabeth Richard Philip Napoleon Nicholas Alexander Catherine Frederick Pius Benedict Leo Paul Clement Gregory Innocent Urban Boniface Francis Ferdinand Peter Ivan Frederic Wilhelm Otto Karl Carl Christian Gustav Leopold Victor Umberto Ramses Ptolemy Edwin Malcolm Robert David Alfonso Juan Pedro John Mary Felipe Harald Haakon Olaf Margaret Sixtus Julius Adrian Celestine Stephen Thomas Walter Davis Ferdinand Mehmed Murad Selim Xerxes Darius".split()
+# %% ../nbs/10_text.ipynb #b3e3db4a
+_counted = "Chapter Part Volume Book Act Scene Section Article War Figure Table Appendix Phase Type Class Title Level Bowl Rocky Fantasy Episode Season Stage Step Unit Lesson Canto Vatican Apollo Mark Grade Psalm Corps Division".split()
+_kings = "Henry Louis George Edward Charles James William Elizabeth Richard Philip Napoleon Nicholas Alexander Catherine Frederick Pius Benedict Leo Paul Clement Gregory Innocent Urban Boniface Francis Ferdinand Peter Ivan Frederic Wilhelm Otto Karl Carl Christian Gustav Leopold Victor Umberto Ramses Ptolemy Edwin Malcolm Robert David Alfonso Juan Pedro John Mary Felipe Harald Haakon Olaf Margaret Sixtus Julius Adrian Celestine Stephen Thomas Walter Mehmed Murad Selim Xerxes Darius".split()
 _roman = r"(?=[IVXLC])(C{0,3}(?:XC|XL|L?X{0,3})(?:IX|IV|V?I{0,3}))\b(?!')"
 
 def roman(s:str)->int:

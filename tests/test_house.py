@@ -85,6 +85,16 @@ def test_no_stars_in_exported_cells(nb):
         if re.search(r"^#\|\s*exports?\b", s, re.M): assert not re.search(r"^\s*from \S+ import \*", s, re.M), s
 
 @each
+def test_a_cell_that_imports_does_nothing_else(nb):
+    "The docs run such cells, and only such cells: what they use must be there"
+    quiet = lambda t: isinstance(t, (ast.Import, ast.ImportFrom, ast.FunctionDef, ast.ClassDef)) or isinstance(t, ast.Expr) and (isinstance(t.value, ast.Constant)
+        or isinstance(t.value, ast.Call) and all(isinstance(a, ast.Constant) for a in t.value.args))
+    for s in cells(nb):
+        if not module(nb) or re.search(r"^#\|\s*(exports?|exporti|eval:\s*false)", s, re.M): continue
+        body = ast.parse(re.sub(r"^(\s*)[!%].*", r"\1pass", s, flags=re.M)).body
+        if any(isinstance(n, (ast.Import, ast.ImportFrom)) for t in body for n in ast.walk(t)): assert all(map(quiet, body)), f"imports belong in a cell of their own:\n{s}"
+
+@each
 def test_opens_as_a_talk(nb):
     md, cs, name = cells(nb, "markdown"), cells(nb), str(nb.relative_to(ROOT/"nbs").with_suffix(""))
     assert re.match(r"# \S.*\n\n> \S", md[0]), f"{name}: title and > subtitle in the first cell"

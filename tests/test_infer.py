@@ -154,8 +154,8 @@ def test_save_and_load(voice, reader, me, tmp_path):
     assert np.array_equal(voice.say("Hi.", reference=p).samples, known.say("Hi.").samples)
 
 def test_load_from_files(voice, me, tmp_path):
-    save_model(tmp_path/"ar.safetensors", voice.ar, dtype=torch.float32, tokenizer=voice.tokenizer.to_dict())
-    save_model(tmp_path/"nar.safetensors", voice.nar, dtype=torch.float32)
+    save_model(tmp_path/"ar.safetensors", voice.ar, bits=32, tokenizer=voice.tokenizer.to_dict())
+    save_model(tmp_path/"nar.safetensors", voice.nar, bits=32)
     me.save(tmp_path/"me.voice")
     v = Voice.load(tmp_path/"me.voice", codec=voice.codec, ar=tmp_path/"ar.safetensors", nar=tmp_path/"nar.safetensors", device="cpu")
     assert v.tokenizer.kind == "letters" and np.array_equal(v.say("Hi.").samples, me.say("Hi.").samples)

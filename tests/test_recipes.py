@@ -56,9 +56,9 @@ def test_full_size():
     assert 47.5 < count(ar) < 52.5 and 28.5 < count(nar) < 31.5
 
 @pytest.mark.parametrize("over,words", [
-    ("training.lrr=1", "unknown config key 'training.lrr'; did you mean 'lr'.*batch_size"),
+    ("training.lrr=1", "unknown config key 'training.lrr' .did you mean 'lr'.*batch_size"),
     ("trainin.lr=1", "unknown config key 'trainin'.*'training'.*model, training"),
-    ("model.ar.width=3", "'model.ar.width'.*valid keys of model.ar: vocab_size"),
+    ("model.ar.width=3", "'model.ar.width'.*valid keys of model.ar are vocab_size"),
     ("model.ar.n_layers=many", "'model.ar.n_layers' is 'many': give an int"),
     ("model.ar.n_layers=2.5", "give an int"), ("training.lr=nan", "give a float"), ("training.lr=[1]", "give a float"),
     ("training.scheduled_sampling=3", "give a bool"), ("training.lr=", "give a float"),

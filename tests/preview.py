@@ -1,0 +1,62 @@
+"The docs as plain pages in _docs, where Quarto is not installed: `python tests/preview.py`, or `make docs`"
+import html, json, re, shutil
+from pathlib import Path
+import nbformat, yaml
+from nbconvert import HTMLExporter
+from nbdev.config import get_config
+from nbdev.serve import proc_nbs
+
+ROOT = Path(__file__).resolve().parents[1]
+STYLE = """<style>
+  body { display: grid; grid-template-columns: 14rem minmax(0, 54rem); gap: 2rem; max-width: 72rem; margin: 0 auto; padding: 1rem; font-family: system-ui, sans-serif; line-height: 1.5; }
+  nav.site { font-size: .9rem; position: sticky; top: 1rem; align-self: start; max-height: 95vh; overflow: auto; }
+  nav.site a { display: block; padding: .1rem 0; color: #24507a; text-decoration: none; } nav.site a.here { font-weight: bold; } nav.site p { margin: .8rem 0 .1rem; color: #777; }
+  main { min-width: 0; } .jp-InputPrompt, .jp-OutputPrompt, .jp-Collapser { display: none; } audio { max-width: 100%; height: 32px; }
+  .jp-InputArea-editor { border: 0; background: #f6f6f4; } .jp-RenderedHTMLCommon table { margin-left: 0; } blockquote { margin: 0 0 1rem; color: #555; }
+  @media (max-width: 50rem) { body { display: block; } nav.site { position: static; max-height: none; } }
+</style>"""
+
+def title(nb): return next((l[2:].strip() for c in nb.cells if c.cell_type == "markdown" for l in c.source.split("\n") if l.startswith("# ")), None)
+
+def plain(src):
+    "Quarto's fences and directives mean nothing to nbconvert"
+    src = re.sub(r"\A---\n(.*?)\n---\s*(?:\n|\Z)", lambda m: "".join(f"{mark} {d[k]}\n\n" for d in [yaml.safe_load(m[1])] for k,mark in (("title","#"), ("description",">")) if k in d), src, flags=re.S)
+    return re.sub(r"^:{3,}.*$", "", src, flags=re.M)
+
+def preview(out=ROOT/"_docs"):
+    "Every notebook as a page with a sidebar"
+    cache = proc_nbs(n_workers=2, force=True)
+    pages, side = {}, yaml.safe_load((ROOT/"nbs/sidebar.yml").read_text())["website"]["sidebar"]["contents"]
+    for f in sorted(cache.rglob("*.ipynb")):
+        nb = nbformat.from_dict(json.loads(f.read_text(encoding="utf-8")))
+        for c in nb.cells:
+            c.source = "".join(c.source); c.pop("has_sd", None); c.metadata.pop("execution", None)
+            for o in c.get("outputs", []):
+                for k,v in o.get("data", {}).items(): o["data"][k] = re.sub(r"\)\{target=[^}]*\}", ")", "".join(v)) if isinstance(v, list) else v
+                if "text" in o: o["text"] = "".join(o["text"])
+            if c.cell_type == "raw" and c.source.startswith("---"): c.cell_type = "markdown"   # title and subtitle
+            if c.cell_type == "markdown": c.source = plain(c.source)
+            elif c.cell_type == "code":
+                flags = re.findall(r"^#\|\s*(echo|include|output):\s*false", c.source, re.M)
+                c.source = re.sub(r"^#\|.*\n?", "", c.source, flags=re.M)
+                if "echo" in flags or "include" in flags: c.metadata["transient"] = {"remove_source": True}
+                if "output" in flags or "include" in flags: c.outputs = []
+        nb.cells = [c for c in nb.cells if c.source.strip() or c.get("outputs")]
+        pages[str(f.relative_to(cache).with_suffix(".html"))] = nb
+    shutil.rmtree(out, ignore_errors=True)
+    name = {p: title(nb) or p for p,nb in pages.items()}
+    export = HTMLExporter(template_name="lab", exclude_input_prompt=True, exclude_output_prompt=True)
+    for p,nb in pages.items():
+        up = "../"*p.count("/")
+        link = lambda l: (lambda h: f'<a href="{up}{h}"{" class=here" if h == p else ""}>{html.escape(name.get(h, h))}</a>')(l.replace(".ipynb", ".html"))
+        nav = "".join(link(i) if isinstance(i, str) else f"<p>{i['section']}</p>" + "".join(map(link, i["contents"])) for i in side)
+        page, _ = export.from_notebook_node(nb)
+        page = re.sub(r'(href="(?!https?:)[^"]+)\.ipynb', r"\1.html", page).replace("</head>", STYLE + "</head>", 1)
+        page = re.sub(r"<title>.*?</title>", f"<title>{html.escape(name[p])}</title>", page, count=1, flags=re.S)
+        (out/p).parent.mkdir(parents=True, exist_ok=True)
+        (out/p).write_text(page.replace("<main>", f'<nav class="site">{nav}</nav><main>', 1), encoding="utf-8")
+    return sorted(pages)
+
+if __name__ == "__main__":
+    made = preview()
+    print(f"{len(made)} pages: open _docs/index.html")

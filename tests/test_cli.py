@@ -1,0 +1,143 @@
+"Every mistake of a user is one line on stderr and exit code 2; the commands do what the functions do"
+import json, subprocess, sys
+import numpy as np, pytest, torch
+from harmonica import cli
+from harmonica.ar import AR, ARConfig
+from harmonica.checkpoint import save_model
+from harmonica.codec import Clip, packaged_voice
+from harmonica.microcodec import MicroCodec, MicroCodecConfig
+from harmonica.nar import NAR, NARConfig
+from harmonica.text import Tokenizer
+
+COMMANDS = ("download", "preprocess", "train", "synthesize", "evaluate")
+
+def ask(capsys, f, *args):
+    "exit code, stdout, stderr of a command"
+    code = getattr(cli, f)([str(a) for a in args]); r = capsys.readouterr()
+    return code, r.out, r.err
+
+def refused(capsys, words, f, *args):
+    code, out, err = ask(capsys, f, *args)
+    assert code == 2 and err.count("\n") == 1 and err.startswith(f"harmonica-{f}: "), (code, err)
+    for w in words.split("|"): assert w in err, err
+
+@pytest.fixture(scope="module")
+def home(tmp_path_factory):
+    "A manifest of made speech, a tiny codec, AR and NAR"
+    h = tmp_path_factory.mktemp("home"); (h/"clips").mkdir(); rng = np.random.default_rng(0)
+    with open(h/"m.jsonl", "w") as f:
+        for i in range(8):
+            N = 24000+3000*i
+            Clip((.2*np.interp(np.arange(N), np.linspace(0, N, 20), rng.uniform(.2, 1, 20))*np.sin(np.arange(N)*(.02+.01*(i%2)))).astype(np.float32)).save(h/f"clips/{i}.wav")
+            f.write(json.dumps(dict(audio=f"clips/{i}.wav", text="the sea is calm", speaker=f"s{i%2}", split="valid" if i>5 else "train"))+"\n")
+    torch.manual_seed(0)
+    codec = MicroCodec(MicroCodecConfig(n_q=2, n_bins=16, code_dim=8, enc_dim=16, enc_layers=1, dec_dim=16, dec_layers=1))
+    save_model(h/"codec.safetensors", codec)
+    tok = Tokenizer("letters")
+    from harmonica import load_codec
+    info = dict(codec="micro", codec_hash=load_codec(str(h/"codec.safetensors")).hash, tokenizer=tok.to_dict())
+    small = dict(vocab_size=tok.vocab_size, n_q=2, n_bins=16, d_model=32, n_heads=2, n_layers=1, d_ff=64, code_dim=8, speaker_dim=16)
+    save_model(h/"ar.safetensors", AR(ARConfig(**small, frame_rate=50, duration_hidden_dim=16)), **info)
+    save_model(h/"nar.safetensors", NAR(NARConfig(**small, cond_dim=16)), **info)
+    save_model(h/"ar-other.safetensors", AR(ARConfig(**small, frame_rate=50, duration_hidden_dim=16)), **dict(info, codec_hash="ffffffffffff"))
+    save_model(h/"nar-wide.safetensors", NAR(NARConfig(**dict(small, n_q=8), cond_dim=16)), tokenizer=tok.to_dict())
+    return h
+
+def models(h, ar="ar", nar="nar"): return ["--ar-checkpoint", h/f"{ar}.safetensors", "--nar-checkpoint", h/f"{nar}.safetensors", "--codec", h/"codec.safetensors", "--device", "cpu", "--max-seconds", 1]
+
+@pytest.mark.parametrize("f", COMMANDS)
+def test_help(capsys, f):
+    code, out, err = ask(capsys, f, "--help")
+    assert code == 0 and not err and f"harmonica-{f}" in out
+    assert {"download": "--root", "preprocess": "--shard", "train": "--resume", "synthesize": "--reference-text", "evaluate": "--enable-gibberish"}[f] in out
+
+def test_console_script_exits_with_the_code():
+    r = subprocess.run([sys.executable, "-c", "import sys; sys.argv=['harmonica-train','--config','mikro']; from harmonica.cli import train; sys.exit(train())"], capture_output=True, text=True)
+    assert r.returncode == 2 and r.stderr.count("\n") == 1 and not r.stdout and "no config 'mikro'" in r.stderr
+
+def test_bad_options(capsys):
+    for f in COMMANDS: refused(capsys, "--tekst|--help", f, *(["ljspeech"] if f=="download" else []), "--tekst", "x")
+    refused(capsys, "--seed", "synthesize", "--text", "Hi there.", "--seed", "many")
+
+def test_download(capsys, tmp_path):
+    refused(capsys, "ljspeach|ljspeech", "download", "ljspeach", "--root", tmp_path)
+    refused(capsys, "name", "download")
+
+def test_preprocess_mistakes(capsys, tmp_path, home):
+    (tmp_path/"file").write_text("")
+    refused(capsys, "ljspeach|ljspeech, vctk", "preprocess", "--dataset", "ljspeach", "--root", tmp_path, "--out", tmp_path/"o", "--codec", home/"codec.safetensors")
+    refused(capsys, "unknown codec|encodec_24khz", "preprocess", "--dataset", home/"m.jsonl", "--codec", "opus", "--out", tmp_path/"o")
+    refused(capsys, "can't be written", "preprocess", "--dataset", home/"m.jsonl", "--codec", home/"codec.safetensors", "--out", tmp_path/"file"/"o")
+    refused(capsys, "tpu|auto, cpu", "preprocess", "--dataset", home/"m.jsonl", "--device", "tpu", "--out", tmp_path/"o")
+    refused(capsys, "no-such.jsonl", "preprocess", "--dataset", tmp_path/"no-such.jsonl", "--codec", home/"codec.safetensors", "--out", tmp_path/"o")
+    for s in ("3/3", "a", "1", "-1/2"): refused(capsys, "--shard|i/n", "preprocess", "--dataset", home/"m.jsonl", f"--shard={s}", "--out", tmp_path/"o")
+
+def test_train_mistakes(capsys, tmp_path, home):
+    refused(capsys, "training.learning_rate|valid keys|lr", "train", "training.learning_rate=1", "--out", tmp_path/"r")
+    refused(capsys, "no config 'mikro'|baseline", "train", "--config", "mikro", "--out", tmp_path/"r")
+    refused(capsys, "vocoder|codec, ar, nar", "train", "--stage", "vocoder", "--out", tmp_path/"r")
+    refused(capsys, "tpu|auto", "train", "--config", "smoke", "--device", "tpu", "--out", tmp_path/"r")
+    refused(capsys, "no codes|harmonica-preprocess", "train", "--config", "smoke", f"data.cache_dir={tmp_path}/none", "--device", "cpu", "--out", tmp_path/"r")
+    refused(capsys, "data.cache_dir is not set", "train", "--config", "smoke", "--resume", "--device", "cpu", "--out", tmp_path/"r")
+    (tmp_path/"file").write_text("")
+    refused(capsys, "can't be written", "train", "--config", "smoke", "--device", "cpu", "--out", tmp_path/"file/run")
+
+def test_synthesize_mistakes(capsys, tmp_path, home):
+    out = ["--output", tmp_path/"o.wav"]
+    refused(capsys, "--text", "synthesize", *out)
+    for t in ("", " ", "?!", "🙂"): refused(capsys, "harmonica-synthesize", "synthesize", "--text", t, *out)
+    say = ["--text", "Hi there.", *out, *models(home)]
+    (tmp_path/"empty.wav").write_bytes(b""); (tmp_path/"text.wav").write_text("not a sound"); (tmp_path/"file").write_text("")
+    Clip(np.zeros(48000, np.float32)).save(tmp_path/"silent.wav"); Clip(np.ones(2400, np.float32)*.1).save(tmp_path/"short.wav")
+    for r in ("none", "empty", "text", "silent", "short"): refused(capsys, "harmonica-synthesize", "synthesize", *say, "--reference", tmp_path/f"{r}.wav")
+    refused(capsys, "--reference-text|--reference", "synthesize", *say, "--reference-text", "Hello.")
+    refused(capsys, "unknown codec", "synthesize", "--text", "Hi.", *out, "--codec", "opus", "--device", "cpu")
+    refused(capsys, "another codec|ffffffffffff", "synthesize", "--text", "Hi.", *out, *models(home, ar="ar-other"))
+    refused(capsys, "8 books", "synthesize", "--text", "Hi.", *out, *models(home, nar="nar-wide"))
+    refused(capsys, "kind 'nar', wanted 'ar'", "synthesize", "--text", "Hi.", *out, *models(home, ar="nar"))
+    refused(capsys, "is not there", "synthesize", "--text", "Hi.", *out, *models(home, ar="nothing"))
+    refused(capsys, "tpu", "synthesize", "--text", "Hi.", *out, "--device", "tpu")
+    refused(capsys, ".wav, .flac", "synthesize", "--text", "Hi.", "--output", tmp_path/"o.doc")
+    refused(capsys, "can't be written", "synthesize", "--text", "Hi.", "--output", tmp_path/"file"/"o.wav")
+    refused(capsys, "temperature", "synthesize", *say, "--temperature", "-1")
+
+def test_evaluate_mistakes(capsys, tmp_path):
+    refused(capsys, "--testset", "evaluate")
+    refused(capsys, "is not there", "evaluate", "--testset", tmp_path/"no.jsonl", "--output", tmp_path/"r.json")
+    (tmp_path/"bad.jsonl").write_text("{\n")
+    refused(capsys, "harmonica-evaluate", "evaluate", "--testset", tmp_path/"bad.jsonl", "--output", tmp_path/"r.json")
+
+def test_the_pipeline(capsys, tmp_path, home):
+    "preprocess (twice, in shards), train, stop, resume, synthesize, evaluate"
+    codes = tmp_path/"codes"
+    make = ["--dataset", home/"m.jsonl", "--codec", home/"codec.safetensors", "--out", codes, "--device", "cpu"]
+    for s in ("0/2", "1/2"): assert ask(capsys, "preprocess", *make, "--shard", s)[0] == 0
+    code, out, _ = ask(capsys, "preprocess", *make)
+    assert code == 0 and "0 made" in out
+    go = ["--config", "smoke", f"data.cache_dir={codes}", "training.max_steps=2", "training.valid_every=0", "--device", "cpu", "--quiet"]
+    for s in ("ar", "nar"):
+        code, out, err = ask(capsys, "train", *go, "--stage", s, "--out", tmp_path/s)
+        assert code == 0 and f"{s}.safetensors: 2 updates" in out, err
+    refused(capsys, "--resume", "train", *go, "--out", tmp_path/"ar")
+    code, out, err = ask(capsys, "train", "--resume", "--out", tmp_path/"ar", "training.max_steps=3", "--device", "cpu", "--quiet")
+    assert code == 0 and "3 updates" in out, err
+    wav = tmp_path/"o.wav"
+    use = ["--ar-checkpoint", tmp_path/"ar", "--nar-checkpoint", tmp_path/"nar/last.pt", "--codec", home/"codec.safetensors", "--device", "cpu"]
+    code, out, err = ask(capsys, "synthesize", "--text", "Hi there.", "--reference", packaged_voice(), "--output", wav, "--max-seconds", 1, *use)
+    assert code == 0 and "real-time factor" in out and 0 < Clip.load(wav).seconds <= 1, err
+    (tmp_path/"t.jsonl").write_text(json.dumps(dict(wav=str(wav), text="Hi there."))+"\n")
+    code, out, err = ask(capsys, "evaluate", "--testset", tmp_path/"t.jsonl", "--output", tmp_path/"r.json", "--scores", "")
+    assert code == 0 and "failure_rates" in json.loads((tmp_path/"r.json").read_text()), err
+
+def test_sound_laid_flat(capsys, tmp_path, home):
+    code, out, err = ask(capsys, "preprocess", "--dataset", home/"m.jsonl", "--codec", "none", "--out", tmp_path/"sound")
+    assert code == 0 and len((tmp_path/"sound/index.jsonl").read_text().splitlines()) == 6, err
+    (tmp_path/"f").mkdir(); Clip.load(home/"clips/0.wav").save(tmp_path/"f/a.wav"); (tmp_path/"f/a.txt").write_text("the sea")
+    code, out, err = ask(capsys, "preprocess", "--dataset", "folder", "--root", tmp_path/"f", "--codec", "none", "--out", tmp_path/"sound2")
+    assert code == 0 and len((tmp_path/"sound2/index.jsonl").read_text().splitlines()) == 1, err
+
+def test_ctrl_c(capsys, monkeypatch, tmp_path):
+    def stopped(*a, **k): raise KeyboardInterrupt
+    monkeypatch.setattr(cli, "cook", stopped)
+    code, out, err = ask(capsys, "train", "--config", "smoke", "--out", tmp_path/"r", "--device", "cpu")
+    assert code == 130 and "--resume" in err and err.count("\n") == 1
