@@ -28,7 +28,7 @@ say: $(VENV)/installed ## Write output.wav: make say TEXT="What you like." REFER
 
 test: $(VENV)/installed-dev ## Run every notebook, then every test
 	@failed=0; export MPLBACKEND=agg OMP_NUM_THREADS=1; \
-	$(BIN)/nbdev-test --n_workers $(WORKERS) || failed=1; \
+	$(BIN)/nbdev-test --n-workers $(WORKERS) || failed=1; \
 	$(BIN)/python -m pytest || failed=1; \
 	exit $$failed
 

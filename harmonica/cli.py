@@ -7,7 +7,7 @@ Docs: https://harmonica-tts.github.io/harmonica/cli.html.md"""
 # %% auto #0
 __all__ = ['parser', 'command', 'download', 'preprocess', 'train', 'synthesize', 'evaluate']
 
-# %% ../nbs/80_cli.ipynb #707ec33a
+# %% ../nbs/80_cli.ipynb #aabf6648
 import argparse, inspect, itertools, json, os, signal, sys, tempfile, threading, time
 from functools import wraps
 from pathlib import Path
@@ -20,7 +20,7 @@ from .corpora import corpus, download as fetch
 from .train import pick_device
 from .recipes import STAGES, InferenceConfig, load_config, load_trained, train as cook
 from .infer import Voice
-from .eval import evaluate as judge
+from .eval import codec_report, doctor as look_at, evaluate as judge
 
 # %% ../nbs/80_cli.ipynb #48209096
 class _Parser(argparse.ArgumentParser):
@@ -204,30 +204,39 @@ def synthesize(
     clip.save(out)
     print(f"{out}: {clip.seconds:.2f} s of sound in {took:.2f} s (real-time factor {took/clip.seconds:.2f})")
 
-# %% ../nbs/80_cli.ipynb #dde46c69
+# %% ../nbs/80_cli.ipynb #48e61cf9
 @command
 def evaluate(
-    testset:str=None,              # Rows to judge (.jsonl): wav, and where known text, prompt, truth
+    testset:str=None,              # Rows to speak and judge (.jsonl): text and, where known, prompt, wav or truth
+    wavs:str=None,                 # Rows to judge as they are (.jsonl): wav, and where known text, prompt, truth; any system's speech
+    doctor:str=None,               # A reference: why might it clone badly?
     output:str="results.json",     # File for the results
-    speak:bool=False,              # Speak each row's text in the voice of its prompt and judge that (also when a checkpoint is given)
     enable_gibberish:bool=False,   # Also look for gibberish, with a speech recogniser (slower)
     asr:str=None,                  # Recogniser: a Whisper name such as base.en, or a folder with a CTranslate2 model
     scores:str=None,               # Judges, with commas between: ge2e, dvec, dnsmos, pesq, stoi (default: those installed)
-    folder:str=None,               # Also keep the spoken clips and a page (report.html) in this folder
+    folder:str=None,               # Also keep the clips and a page (report.html) in this folder
     limit:int=None,                # Only the first so many rows
     seed:int=0,                    # For speaking and for the intervals
     ar_checkpoint:str=None,        # AR to judge: a run's folder, a .safetensors or a .pt file (default: packaged)
     nar_checkpoint:str=None,       # NAR to judge, likewise
-    codec:str=None,                # Codec to use: name or path (default: packaged)
+    codec:str=None,                # Codec to speak with (default: packaged); with --wavs: send each sound through it and compare
     device:str="auto",             # auto, cpu, cuda or mps
 ):
     "Judge speech: is it the words, is it the person, is it broken."
-    items = _need(testset, "--testset", "give a .jsonl file with a row a clip")
-    if not Path(items).is_file(): raise ValueError(f"--testset {items!r} is not there: give a .jsonl file with a row a clip")
+    if sum(x is not None for x in (testset, wavs, doctor)) != 1: raise ValueError("give one of --testset items.jsonl (speak, then judge), --wavs files.jsonl (judge) or --doctor reference.wav")
+    if doctor is not None:
+        found = look_at(doctor)
+        for serious,what in found: print(("! " if serious else "- ")+what)
+        if not found: print(f"{doctor}: nothing is wrong with it")
+        return
+    items = testset or wavs
+    if not Path(items).is_file(): raise ValueError(f"{items!r} is not there: give a .jsonl file with a row a clip")
     out = _writable(output, "--output")
-    speak = speak or ar_checkpoint or nar_checkpoint or codec
-    voice = _voice(ar_checkpoint, nar_checkpoint, codec, device) if speak else None
-    report = judge(items, voice, folder, asr, enable_gibberish, scores, limit=limit, seed=seed)
+    if wavs and codec: report = codec_report(load_codec(codec, pick_device(device)), items, folder, scores, limit=limit, seed=seed)
+    else:
+        voice = None if wavs else _voice(ar_checkpoint, nar_checkpoint, codec, device)
+        report = judge(items, voice, folder, asr, enable_gibberish, scores, limit=limit, seed=seed)
     report.save_json(out)
     for name,value,interval in report.rows(): print(f"{name:32} {value} {interval}".rstrip())
+    for r in report.results.get("books", []): print("book {book}: {used} entries used, perplexity {perplexity}".format(**r))
     print(f"{out}: {len(report.items)} clips judged")

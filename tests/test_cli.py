@@ -103,6 +103,7 @@ def test_synthesize_mistakes(capsys, tmp_path, home):
 
 def test_evaluate_mistakes(capsys, tmp_path):
     refused(capsys, "--testset", "evaluate")
+    refused(capsys, "give one of", "evaluate", "--testset", "a.jsonl", "--wavs", "b.jsonl")
     refused(capsys, "is not there", "evaluate", "--testset", tmp_path/"no.jsonl", "--output", tmp_path/"r.json")
     (tmp_path/"bad.jsonl").write_text("{\n")
     refused(capsys, "harmonica-evaluate", "evaluate", "--testset", tmp_path/"bad.jsonl", "--output", tmp_path/"r.json")
@@ -126,8 +127,13 @@ def test_the_pipeline(capsys, tmp_path, home):
     code, out, err = ask(capsys, "synthesize", "--text", "Hi there.", "--reference", packaged_voice(), "--output", wav, "--max-seconds", 1, *use)
     assert code == 0 and "real-time factor" in out and 0 < Clip.load(wav).seconds <= 1, err
     (tmp_path/"t.jsonl").write_text(json.dumps(dict(wav=str(wav), text="Hi there."))+"\n")
-    code, out, err = ask(capsys, "evaluate", "--testset", tmp_path/"t.jsonl", "--output", tmp_path/"r.json", "--scores", "")
+    code, out, err = ask(capsys, "evaluate", "--wavs", tmp_path/"t.jsonl", "--output", tmp_path/"r.json", "--scores", "")
     assert code == 0 and "failure_rates" in json.loads((tmp_path/"r.json").read_text()), err
+    code, out, err = ask(capsys, "evaluate", "--wavs", tmp_path/"t.jsonl", "--codec", home/"codec.safetensors", "--output", tmp_path/"r.json", "--scores", "")
+    assert code == 0 and "book 1:" in out and len(json.loads((tmp_path/"r.json").read_text())["books"]) > 1, err
+    (tmp_path/"s.jsonl").write_text(json.dumps(dict(text="Hi.", prompt=str(packaged_voice())))+"\n")
+    code, out, err = ask(capsys, "evaluate", "--testset", tmp_path/"s.jsonl", "--output", tmp_path/"r.json", "--scores", "", *use)
+    assert code == 0 and json.loads((tmp_path/"r.json").read_text())["items"][0]["seconds"] > 0, err
 
 def test_sound_laid_flat(capsys, tmp_path, home):
     code, out, err = ask(capsys, "preprocess", "--dataset", home/"m.jsonl", "--codec", "none", "--out", tmp_path/"sound")
@@ -141,3 +147,10 @@ def test_ctrl_c(capsys, monkeypatch, tmp_path):
     monkeypatch.setattr(cli, "cook", stopped)
     code, out, err = ask(capsys, "train", "--config", "smoke", "--out", tmp_path/"r", "--device", "cpu")
     assert code == 130 and "--resume" in err and err.count("\n") == 1
+
+def test_doctor(capsys, tmp_path):
+    code, out, err = ask(capsys, "evaluate", "--doctor", packaged_voice())
+    assert code == 0 and out, err
+    Clip.load(packaged_voice()).cut(0, .3).save(tmp_path/"short.wav")
+    code, out, err = ask(capsys, "evaluate", "--doctor", tmp_path/"short.wav")
+    assert code == 0 and out.startswith("! "), out
