@@ -8,7 +8,7 @@ Docs: https://harmonica-tts.github.io/harmonica/checkpoint.html.md"""
 __all__ = ['kinds', 'write_safely', 'kind_of', 'pack', 'unpack', 'save_model', 'model_meta', 'load_weights', 'load_model',
            'micro_codec', 'packaged_weights', 'rng_state', 'set_rng_state', 'save_checkpoint', 'load_checkpoint']
 
-# %% ../nbs/45_checkpoint.ipynb #410696a6
+# %% ../nbs/45_checkpoint.ipynb #5fc9fc78
 import json, os, random
 from dataclasses import asdict
 from pathlib import Path
@@ -18,7 +18,7 @@ from safetensors import safe_open
 from safetensors.torch import save_file
 from torch import nn, Tensor
 from .ar import AR, ARConfig
-from .codec import register_codec
+from .codec import packaged_voice, register_codec
 from .microcodec import MicroCodec, MicroCodecConfig
 from .nar import NAR, NARConfig
 
@@ -122,7 +122,7 @@ def load_model(
     except TypeError as e: raise ValueError(f"{path} was written by another version of Harmonica ({e}): update, or train again") from e
     return load_weights(model, path).eval().to(device)
 
-# %% ../nbs/45_checkpoint.ipynb #de1dde50
+# %% ../nbs/45_checkpoint.ipynb #fad24d31
 @register_codec("micro")
 def micro_codec(
     device=None, # Where it goes
@@ -136,7 +136,7 @@ def packaged_weights(
     kind:str, # codec, ar or nar
 )->Path:
     "A model file that ships with the package"
-    path = Path(__file__).parent/"weights"/f"{kind}.safetensors"
+    path = packaged_voice().parent.parent/"weights"/f"{kind}.safetensors"
     if not path.is_file(): raise ValueError(f"{path.name} is missing from the package: install harmonica again, or give the path of a file made by harmonica-train")
     return path
 
