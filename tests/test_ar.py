@@ -12,7 +12,7 @@ def model(group=1, seed=0, **kw):
     m = AR(ARConfig(**{**dict(vocab_size=20, n_bins=32, n_q=3, d_model=32, n_heads=4, n_layers=2, d_ff=64, dropout=0., group=group, code_dim=8, speaker_dim=16, duration_hidden_dim=16, frame_rate=50.), **kw})).eval()
     torch.nn.init.normal_(m.head.weight, std=.3)                 # lively answers
     for n,p in m.named_parameters():
-        if n.endswith(('predict.out.weight','predict.out.bias')): torch.nn.init.normal_(p, std=.2)
+        if n.endswith(('predict.out.weight','predict.out.bias','about.weight')): torch.nn.init.normal_(p, std=.2)
     return m
 
 def batch(seed=0, pad=0, B=4):
@@ -127,7 +127,8 @@ def uncached(m, b, codes, covers):
     enc, spk = m.text(b.text, b.text_len), m.speaker(b.prompt, b.prompt_len)
     x,real = m.prefix(b.text, b.text_len, b.prompt, b.prompt_len, spk, enc, covers)
     pos = m.places(m.length(enc, b.text_len, spk), covers, b.prompt_len, x.shape[1]-1-enc.shape[1], b.continues)
-    return m.write(dict(x=x, real=real, pos=pos), codes, torch.full_like(b.n_frames, codes.shape[1]))
+    L = enc.shape[1]; about = m.cue(enc, pos[:,1:1+L], real[:,1:1+L], n_steps(codes.shape[1], m.cfg.group)+1)
+    return m.write(dict(x=x, real=real, pos=pos, about=about), codes, torch.full_like(b.n_frames, codes.shape[1]))
 
 @pytest.mark.parametrize("group", [1,2])
 @torch.no_grad()
