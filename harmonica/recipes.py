@@ -340,11 +340,12 @@ class NARLoss:
             if k[-2]=="_": self.means[k] = self.means[k]*.98+v*.02 if k in self.means else v
         return loss, {"top1": m["top1"], **self.means}
 
-# %% ../nbs/55_recipes.ipynb #f868845b
+# %% ../nbs/55_recipes.ipynb #72f12b3e
 def _run(cfg, stage, model, s, loss, folder, device, resume, init, callbacks, progress):
     did = start_from(model, init, s.codec)
     info = dict(codec=s.card["codec"], codec_hash=s.card["codec_hash"], frame_rate=s.card["frame_rate"], tokenizer=s.tokenizer.to_dict(), seed=cfg.training.seed,
-                config=cfg.name, utterances=len(s.dataset), speakers=len(s.dataset.by_speaker))
+                config=cfg.name, utterances=len(s.dataset), speakers=len(s.dataset.by_speaker),
+                prompt_seconds=list(cfg.data.prompt_seconds), max_seconds=cfg.data.max_seconds)  # `Voice` keeps within what was trained
     if progress: print(f"{stage}: {sum(p.numel() for p in model.parameters())/1e6:.1f}M parameters, {did}; {s.dataset}; "
                        f"{'no valid split' if not s.valid else f'{sum(len(b) for b in s.valid)} valid utterances'}", flush=True)
     watch = [Gradients(), Alarms(), Page()] + [Printer()]*progress + ([CodebookUse()] if stage=="ar" else []) + ([Attention()] if stage=="ar" and s.valid else [])

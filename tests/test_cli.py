@@ -3,7 +3,7 @@ import json, subprocess, sys
 import numpy as np, pytest, torch
 from harmonica import cli
 from harmonica.ar import AR, ARConfig
-from harmonica.checkpoint import save_model
+from harmonica.checkpoint import model_meta, save_model
 from harmonica.codec import Clip, packaged_voice
 from harmonica.microcodec import MicroCodec, MicroCodecConfig
 from harmonica.nar import NAR, NARConfig
@@ -119,6 +119,7 @@ def test_the_pipeline(capsys, tmp_path, home):
     for s in ("ar", "nar"):
         code, out, err = ask(capsys, "train", *go, "--stage", s, "--out", tmp_path/s)
         assert code == 0 and f"{s}.safetensors: 2 updates" in out, err
+        assert {"prompt_seconds", "max_seconds"} <= set(model_meta(tmp_path/s/f"{s}.safetensors")["info"]) # Voice keeps within what was trained
     refused(capsys, "--resume", "train", *go, "--out", tmp_path/"ar")
     code, out, err = ask(capsys, "train", "--resume", "--out", tmp_path/"ar", "training.max_steps=3", "--device", "cpu", "--quiet")
     assert code == 0 and "3 updates" in out, err
