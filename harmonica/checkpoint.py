@@ -6,10 +6,11 @@ Docs: https://harmonica-tts.github.io/harmonica/checkpoint.html.md"""
 
 # %% auto #0
 __all__ = ['kinds', 'write_safely', 'kind_of', 'pack', 'unpack', 'save_model', 'model_meta', 'load_weights', 'load_model',
-           'micro_codec', 'packaged_weights', 'rng_state', 'set_rng_state', 'save_checkpoint', 'load_checkpoint']
+           'micro_codec', 'packaged_weights', 'rng_state', 'set_rng_state', 'suit', 'save_checkpoint',
+           'load_checkpoint']
 
-# %% ../nbs/45_checkpoint.ipynb #5fc9fc78
-import json, os, random
+# %% ../nbs/45_checkpoint.ipynb #62a6606e
+import json, os, random, sys
 from dataclasses import asdict
 from pathlib import Path
 import numpy as np, torch
@@ -22,7 +23,7 @@ from .codec import packaged_voice, register_codec
 from .microcodec import MicroCodec, MicroCodecConfig
 from .nar import NAR, NARConfig
 
-# %% ../nbs/45_checkpoint.ipynb #1a6594cd
+# %% ../nbs/45_checkpoint.ipynb #f4a69faa
 def write_safely(
     path, # Where the file shall be
     write, # Called with a temporary path beside it, writes the file there
@@ -36,13 +37,17 @@ def write_safely(
         with open(tmp, "rb+") as f: os.fsync(f.fileno())
         mask = os.umask(0); os.umask(mask); os.chmod(tmp, 0o666 & ~mask) # readable as any other file
         os.replace(tmp, path)
+        if os.name == "posix":
+            folder = os.open(path.parent, os.O_RDONLY) # the new name must reach the disk as well
+            try: os.fsync(folder)
+            finally: os.close(folder)
     except OSError as e: raise ValueError(f"{path} can't be written ({e.strerror or e}): give a path in a folder you may write to") from e
     finally:
         if path.parent.is_dir(): tmp.unlink(missing_ok=True)
     return path
 
-# %% ../nbs/45_checkpoint.ipynb #f9cad6c1
-kinds = dict(codec=(MicroCodec, MicroCodecConfig), ar=(AR, ARConfig), nar=(NAR, NARConfig)) # kind -> (class, its config)
+# %% ../nbs/45_checkpoint.ipynb #6e33387c
+kinds = dict(codec=(MicroCodec, MicroCodecConfig), ar=(AR, ARConfig), nar=(NAR, NARConfig)) # kind -> (class, its config); 46_align adds its own
 
 def kind_of(model)->str:
     "Name of the kind of a model"
@@ -122,7 +127,7 @@ def load_model(
     except TypeError as e: raise ValueError(f"{path} was written by another version of Harmonica ({e}): update, or train again") from e
     return load_weights(model, path).eval().to(device)
 
-# %% ../nbs/45_checkpoint.ipynb #fad24d31
+# %% ../nbs/45_checkpoint.ipynb #88c7591e
 @register_codec("micro")
 def micro_codec(
     device=None, # Where it goes
@@ -133,7 +138,7 @@ def micro_codec(
     return load_model(path, device or "cpu", kind="codec")
 
 def packaged_weights(
-    kind:str, # codec, ar or nar
+    kind:str, # aligner, codec, ar or nar
 )->Path:
     "A model file that ships with the package"
     path = packaged_voice().parent.parent/"weights"/f"{kind}.safetensors"
@@ -162,7 +167,22 @@ def set_rng_state(
     if "cuda" in s and torch.cuda.is_available() and len(s["cuda"]) == torch.cuda.device_count(): torch.cuda.set_rng_state_all([x.cpu() for x in s["cuda"]])
     if "mps" in s and torch.backends.mps.is_available(): torch.mps.set_rng_state(s["mps"].cpu())
 
-# %% ../nbs/45_checkpoint.ipynb #aed7caf2
+# %% ../nbs/45_checkpoint.ipynb #8938b599
+def suit(
+    x, # A module (changed in place), or tensors in dicts and lists
+    device, # Where it shall go
+): # The same, with nothing that `device` does not know
+    "MPS knows no float64: there such numbers become float32"
+    if torch.device(device).type != "mps": return x
+    if isinstance(x, nn.Module):
+        for t in (*x.parameters(), *x.buffers()):
+            if t.dtype == torch.float64: t.data = t.data.float()
+        return x
+    if isinstance(x, Tensor): return x.float() if x.dtype == torch.float64 else x
+    if isinstance(x, dict): return {k: suit(v, device) for k,v in x.items()}
+    return type(x)(suit(v, device) for v in x) if isinstance(x, (list, tuple)) else x
+
+# %% ../nbs/45_checkpoint.ipynb #04bfa491
 def _state(x): return x.state_dict() if hasattr(x, "state_dict") else x
 
 def save_checkpoint(
@@ -170,8 +190,9 @@ def save_checkpoint(
     model:nn.Module,
     **parts, # Optimisers, samplers, ... (anything with `state_dict`) and plain values
 )->Path:
-    "Save a run as it stands, random generators included"
-    everything = dict(model=model.state_dict(), rng=rng_state(), **{k: _state(v) for k,v in parts.items()})
+    "Save a run as it stands, random generators and code version included"
+    version = dict(harmonica=getattr(sys.modules.get("harmonica"), "__version__", "?"), torch=str(torch.__version__), python=sys.version.split()[0])
+    everything = dict(model=model.state_dict(), rng=rng_state(), version=version, **{k: _state(v) for k,v in parts.items()})
     if hasattr(model, "cfg"): everything["kind"], everything["config"] = kind_of(model), asdict(model.cfg)
     return write_safely(path, lambda p: torch.save(everything, p))
 
@@ -185,13 +206,13 @@ def load_checkpoint(
     "Read a checkpoint onto `device`, fill what is given"
     path = Path(path)
     if not path.is_file(): raise ValueError(f"{path} is not there: give a checkpoint written by save_checkpoint or harmonica-train")
-    try: ck = torch.load(path, map_location="cpu", weights_only=True) # first to the CPU: MPS knows no float64
+    try: ck = torch.load(path, map_location="cpu", weights_only=True) # whatever wrote it, first to the CPU
     except Exception as e: raise ValueError(f"{path} can't be read as a checkpoint ({type(e).__name__}): give a .pt file written by harmonica-train") from e
     if model is not None:
         own, got = model.state_dict(), ck["model"]
         wrong = sorted(k for k in own.keys() | got.keys() if k not in own or k not in got or own[k].shape != got[k].shape)
         if wrong: raise ValueError(f"{path} is of another model or size (first difference: {wrong[0]}; its config: {ck.get('config')}): use the config it was trained with")
-        model.load_state_dict(got); model.to(device)
-    for k,v in parts.items(): v.load_state_dict(ck[k])
+        model.load_state_dict(got); suit(model, device).to(device)
+    for k,v in parts.items(): v.load_state_dict(suit(ck[k], device))
     if rng: set_rng_state(ck["rng"])
     return ck

@@ -9,8 +9,10 @@ __all__ = ['columns', 'Utterance', 'make_card', 'write_whole', 'read_card', 'che
            'rejected', 'cached_ids', 'prepare', 'CodesDataset', 'Batch', 'length_mask', 'other_prompt', 'collate',
            'BucketSampler', 'CodesLoader', 'make_loader']
 
-# %% ../nbs/20_data.ipynb #42f57ce2
+# %% ../nbs/20_data.ipynb #3f85f8de
 import copy, json, os, warnings, zlib
+from collections import deque
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, fields
 from hashlib import sha256
 from pathlib import Path
@@ -47,9 +49,9 @@ def clip(self:Utterance)->Clip:
     "The sound, loaded now"
     return Clip.load(self.audio)
 
-# %% ../nbs/20_data.ipynb #4f2197e0
+# %% ../nbs/20_data.ipynb #b91a511e
 columns = dict(id='string', text='string', speaker='string', source='string', split='string',
-               seconds='float32', n_frames='int32', codes='int16')
+               seconds='float32', loudness='float32', n_frames='int32', codes='int16', durations='int16')
 
 def make_card(codec)->dict:
     "What a cache must say about the codec that made it"
@@ -82,7 +84,7 @@ def check_card(
     raise ValueError(f"the codes in {str(path)!r} were made by codec {card['codec']} ({card['codec_hash']}), asked for {asked}: "
                      "run harmonica-preprocess with this codec into another folder")
 
-# %% ../nbs/20_data.ipynb #f262234a
+# %% ../nbs/20_data.ipynb #ad18426c
 class Rejected(ValueError): "This utterance can't be used; the message says why"
 
 def tidied(
@@ -92,8 +94,11 @@ def tidied(
 )->Clip:
     "The sound of `u` ready for the codec, or a `Rejected` with the reason"
     if not u.text.strip(): raise Rejected("no text")
-    try: normalize(u.text); clip = u.clip().tidy(rate)
+    try: normalize(u.text); raw = u.clip(); clip = raw.tidy(rate)
     except (ValueError, OSError) as e: raise Rejected(' '.join(str(e).split())) from None
+    flat = float((abs(raw.samples) >= .985).mean())
+    if flat > .002: raise Rejected(f"clipped: {100*flat:.1f}% of its samples are at the ceiling")
+    clip.loudness = float(10*np.log10(np.mean(10**(raw.levels()[raw.active()]/10)))) # of the speech, before it was made equal
     s, letters = clip.seconds, sum(c.isalnum() for c in u.text)
     if not min_seconds <= s <= max_seconds:
         raise Rejected(f"{s:.2f} s of sound, {min_seconds:g} to {max_seconds:g} s are allowed; audio and text are not cut apart")
@@ -124,7 +129,7 @@ def encode_all(
     flush()
     return out
 
-# %% ../nbs/20_data.ipynb #bb0f4d4e
+# %% ../nbs/20_data.ipynb #63eae602
 def _open(files):
     "Memory-mapped `datasets.Dataset` over .arrow files"
     from datasets import Dataset, concatenate_datasets # here: its import takes over a second
@@ -133,9 +138,10 @@ def _open(files):
 def _write_shard(rows, path):
     "One .arrow file, whole or not at all"
     import pyarrow as pa # comes with datasets
-    starts = np.cumsum([0]+[len(r['codes']) for r in rows]).astype(np.int32)
-    cols = {k: pa.ListArray.from_arrays(starts, np.concatenate([r['codes'] for r in rows])) if k=='codes' else
-               pa.array([r[k] for r in rows], getattr(pa, v)()) for k,v in columns.items()}
+    def lists(k):
+        flat = [np.asarray(r.get(k, ()), dtype=np.int16) for r in rows]
+        return pa.ListArray.from_arrays(np.cumsum([0]+[len(x) for x in flat]).astype(np.int32), np.concatenate(flat))
+    cols = {k: lists(k) if k in ('codes', 'durations') else pa.array([r.get(k) for r in rows], getattr(pa, v)()) for k,v in columns.items()}
     table, tmp = pa.table(cols), f'{path}.tmp'
     with pa.OSFile(tmp, 'wb') as f, pa.ipc.new_stream(f, table.schema) as w: w.write_table(table)
     os.replace(tmp, path)
@@ -154,15 +160,33 @@ def cached_ids(
     files = sorted(Path(path).glob('*.arrow'))
     return set(_open(files)['id']) if files else set()
 
-# %% ../nbs/20_data.ipynb #1cdc810a
+# %% ../nbs/20_data.ipynb #645134b9
+def _ahead(f, xs, threads, n=64):
+    "(x, f(x)) in order; f runs in threads, up to n ahead"
+    pool, queue = ThreadPoolExecutor(threads), deque()
+    try:
+        for x in xs:
+            queue.append((x, pool.submit(f, x)))
+            if len(queue) > n: x, made = queue.popleft(); yield x, made.result()
+        for x,made in queue: yield x, made.result()
+    finally: pool.shutdown(cancel_futures=True)
+
+def _marked(stream, marks, every):
+    "A stream, and in `marks` where it was after each so many"
+    for n,u in enumerate(stream, 1):
+        yield u
+        if n%every == 0: marks.append((n, stream.state_dict()))
+
 def prepare(
-    utterances, # Of `Utterance`, any iterable
+    utterances, # Of `Utterance`, any iterable; one with state_dict and load_state_dict goes on where it stopped
     codec, # A `Codec`
     out, # Folder to make or to complete
     shard=(0,1), # This process' part: (i,n)
     batch_seconds=60., # Sound given to the codec at once
     min_seconds=.5, max_seconds=20., # Shorter and longer utterances are rejected
     shard_size=500, # Utterances a file: what a crash can lose
+    threads=2, # Read and tidy sound ahead of the codec
+    aligner=None, # Finds out when each token is said: has `.durations(clip, text, frame_rate, n_frames)`; None: that stays unknown
     progress=True, # Show a bar
 )->dict: # Counts of made, skipped and rejected utterances and the hours made
     "Encode a corpus into a cache of codes; run again after a crash to do what is missing"
@@ -174,7 +198,8 @@ def prepare(
     else: write_whole(out/'card.json', json.dumps(make_card(codec), indent=1))
     gone = rejected(out); done = cached_ids(out) | set(gone)
     stats = dict(made=0, skipped=0, rejected=0, hours=0.)
-    rows, waiting, seen, prefix = [], [], set(), f'{part:03d}-of-{parts:03d}'
+    rows, waiting, seen, prefix, marks, taken = [], [], set(), f'{part:03d}-of-{parts:03d}', [], 0
+    place = out/f'stream-{prefix}.json' # how far the stream had got whose last pass was cut short
 
     def reject(u, why):
         stats['rejected'] += 1
@@ -183,29 +208,43 @@ def prepare(
     def encode():
         for (u,clip),codes in zip(waiting, encode_all([c for _,c in waiting], codec, batch_seconds)):
             if isinstance(codes, ValueError): reject(u, codes); continue
-            rows.append(dict(id=u.id, text=u.text.strip(), speaker=u.speaker, source=u.source, split=u.split, seconds=clip.seconds,
-                             n_frames=codes.shape[1], codes=codes.reshape(-1)))
+            durations = [] if aligner is None else aligner.durations(clip, u.text, codec.frame_rate, codes.shape[1])
+            rows.append(dict(id=u.id, text=u.text.strip(), speaker=u.speaker, source=u.source, split=u.split, seconds=clip.seconds, loudness=clip.loudness,
+                             n_frames=codes.shape[1], codes=codes.reshape(-1), durations=durations))
         waiting.clear()
     def save():
         n = 1+max([int(f.stem[-5:]) for f in out.glob(f'{prefix}-*.arrow')], default=-1)
         _write_shard(rows, out/f'{prefix}-{n:05d}.arrow')
         stats['made'] += len(rows); stats['hours'] += sum(r['seconds'] for r in rows)/3600
         rows.clear()
+        while len(marks) > 1 and marks[1][0] <= taken: marks.pop(0)
+        if marks and marks[0][0] <= taken: write_whole(place, json.dumps(marks[0][1])) # all before it is on disk
 
+    if hasattr(utterances, 'load_state_dict'):
+        if place.exists(): utterances.load_state_dict(json.loads(place.read_text(encoding='utf-8')))
+        utterances = _marked(utterances, marks, shard_size)
     if progress:
         from tqdm.auto import tqdm
         utterances = tqdm(utterances, unit='clip', desc=f'codes {part+1}/{parts}')
-    for u in utterances:
-        if zlib.crc32(u.id.encode())%parts != part: continue
-        if u.id in done: stats['skipped'] += 1; continue
+    def mine(u):
+        if zlib.crc32(u.id.encode())%parts != part: return False
+        if u.id in done: stats['skipped'] += 1; return False
         if u.id in seen: raise ValueError(f"two utterances are called {u.id!r}: give every one its own id")
-        seen.add(u.id)
-        try: waiting.append((u, tidied(u, codec.sample_rate, min_seconds, max_seconds)))
-        except Rejected as e: reject(u, e)
+        seen.add(u.id); return True
+    def ready(job):
+        u, wanted = job
+        try: return tidied(u, codec.sample_rate, min_seconds, max_seconds) if wanted else None
+        except Rejected as e: return e
+    for (u,wanted),clip in _ahead(ready, ((u, mine(u)) for u in utterances), threads):
+        taken += 1
+        if not wanted: continue
+        if isinstance(clip, Rejected): reject(u, clip)
+        else: waiting.append((u, clip))
         if len(waiting) >= min(64, shard_size-len(rows)): encode()
         if len(rows) >= shard_size: save()
     encode()
     if rows: save()
+    place.unlink(missing_ok=True)
     counts = dict(utterances=len(cached_ids(out)), rejected=len(rejected(out)))
     write_whole(out/'card.json', json.dumps(dict(make_card(codec), counts=counts), indent=1))
     return stats
@@ -264,7 +303,7 @@ def __setstate__(self:CodesDataset, state): self.__dict__.update(state); self._m
 @patch
 def __len__(self:CodesDataset): return len(self.rows)
 
-# %% ../nbs/20_data.ipynb #e615f4a1
+# %% ../nbs/20_data.ipynb #89731279
 @patch
 def codes(self:CodesDataset,
     i:int,
@@ -280,8 +319,18 @@ def tokens(self:CodesDataset,
     "Token ids of utterance `i`, remembered"
     if self._tokens[i] is None:
         text = self.text[int(self.rows[i])].as_py()
-        self._tokens[i] = np.array(self.tokenizer.encode(text) if self.tokenizer else [], dtype=np.int32)
+        self._tokens[i] = np.array(self.tokenizer.encode(text, edges=True) if self.tokenizer else [], dtype=np.int32)
     return self._tokens[i]
+
+@patch
+def durations(self:CodesDataset,
+    i:int,
+)->np.ndarray: # Frames of each token (L,); zeros where they were not measured, or for other tokens than these
+    "When the tokens of utterance `i` are said"
+    n, d = len(self.tokens(i)), None
+    if 'durations' in self.ds.column_names: d = self.ds.data.column('durations')[int(self.rows[i])].values # None in rows of older caches
+    d = np.zeros(0, np.int16) if d is None else d.to_numpy()
+    return d if len(d) == n and d.sum() == self.lengths[i] else np.zeros(n, np.int16)
 
 @patch
 def __getitem__(self:CodesDataset, i)->dict: # codes (n_q,T), tokens (L,), id, text, speaker, source, seconds, index
@@ -289,14 +338,15 @@ def __getitem__(self:CodesDataset, i)->dict: # codes (n_q,T), tokens (L,), id, t
     if not -len(self) <= i < len(self): raise IndexError(i)
     i %= len(self)
     row = {k:self.ds.data.column(k)[int(self.rows[i])].as_py() for k in ('id','text','speaker','source','seconds')}
-    return dict(row, index=i, codes=torch.from_numpy(self.codes(i).astype(np.int64)), tokens=torch.from_numpy(self.tokens(i).astype(np.int64)))
+    whole = lambda x: torch.from_numpy(x.astype(np.int64))
+    return dict(row, index=i, codes=whole(self.codes(i)), tokens=whole(self.tokens(i)), durations=whole(self.durations(i)))
 
 @patch
 def __repr__(self:CodesDataset):
     return (f"CodesDataset({len(self)} utterances, {len(self.by_speaker)} speakers, {self.lengths.sum()/self.frame_rate/3600:.2f} h, "
             f"codec {self.card['codec']} {self.card['codec_hash']})")
 
-# %% ../nbs/20_data.ipynb #5fd10b4a
+# %% ../nbs/20_data.ipynb #e311776b
 @dataclass
 class Batch:
     "Padded text, target codes and prompts of B utterances; the padding value is 0"
@@ -308,6 +358,7 @@ class Batch:
     prompt_len:Tensor # (B,); 0 is no prompt
     continues:Tensor # The target goes on where the prompt stops, and the text covers both, (B,) bool
     ids:list # Of str
+    durations:Tensor=None # Frames that each token takes, rows of zeros where they were not measured, (B,L)
 
 def length_mask(
     n:Tensor, # Lengths, (B,)
@@ -384,7 +435,7 @@ def _pad(xs, size, multiple):
     for o,x in zip(out, xs): o[...,:x.shape[-1]] = x
     return torch.from_numpy(out)
 
-# %% ../nbs/20_data.ipynb #9e037134
+# %% ../nbs/20_data.ipynb #352f1576
 def collate(
     items:list, # From `CodesDataset`
     rng=None, # numpy Generator (or a seed): all choices come from it
@@ -405,7 +456,8 @@ def collate(
     text = [np.asarray(it['tokens']) for it in items]
     def padded(xs, multiple): return _pad(xs, max(x.shape[-1] for x in xs), multiple), torch.tensor([x.shape[-1] for x in xs])
     step = pad_to*group//np.gcd(pad_to, group)
-    return Batch(*padded(text, pad_to), *padded(targets, step), *padded(prompts, step), torch.tensor(cont), [it['id'] for it in items])
+    durations = padded([np.asarray(it.get('durations', np.zeros(len(t), np.int64))) for it,t in zip(items, text)], pad_to)[0]
+    return Batch(*padded(text, pad_to), *padded(targets, step), *padded(prompts, step), torch.tensor(cont), [it['id'] for it in items], durations)
 
 # %% ../nbs/20_data.ipynb #6d3dcf86
 class BucketSampler:
@@ -483,7 +535,7 @@ def load_state_dict(self:BucketSampler, state:dict):
         self.pos = 0
         warnings.warn(f"the sampler's state was made with other {', '.join(other)}: going on at the start of epoch {self.epoch}")
 
-# %% ../nbs/20_data.ipynb #619102a7
+# %% ../nbs/20_data.ipynb #ed561e1e
 class CodesLoader:
     "Endless `Batch`es; each a function of the seed and its number"
     def __init__(self,
@@ -498,7 +550,7 @@ class CodesLoader:
 def __getitem__(self:CodesLoader, job)->Batch:
     "The batch of one `BucketSampler.step`"
     (epoch,n), idx = job
-    items = [dict(index=i, id=self.dataset.id(i), codes=self.dataset.codes(i), tokens=self.dataset.tokens(i)) for i in idx]
+    items = [dict(index=i, id=self.dataset.id(i), codes=self.dataset.codes(i), tokens=self.dataset.tokens(i), durations=self.dataset.durations(i)) for i in idx]
     return collate(items, np.random.default_rng([self.seed, epoch, n]), self.dataset, **self.collate_kw)
 
 # %% ../nbs/20_data.ipynb #aafab319

@@ -22,7 +22,7 @@ from .nar import NAR
 from .checkpoint import load_model, packaged_weights, write_safely
 from .train import pick_device
 
-# %% ../nbs/60_infer.ipynb #b2b2ddb7
+# %% ../nbs/60_infer.ipynb #c1471355
 PROMPT_SECONDS, MAX_SECONDS = 10., 20.   # the longest prompt and the longest utterance in training, where a model does not say
 
 class Voice:
@@ -41,6 +41,8 @@ class Voice:
         self.tokenizer = tokenizer or (Tokenizer.from_dict(info["tokenizer"]) if isinstance(info.get("tokenizer"), dict) else Tokenizer(info.get("tokenizer", "phonemes")))
         self.prompt, self.text, self.notes = None if prompt is None else codec.check_codes(prompt), text, list(notes)
         self.prompt_seconds, self.max_seconds = min(PROMPT_SECONDS, max(info.get("prompt_seconds", [PROMPT_SECONDS]))), info.get("max_seconds", MAX_SECONDS)
+        self.temperature = info.get("temperature", .8)
+        self.n_books = getattr(nar, "info", {}).get("n_books")   # as many books as the NAR fills well (default: all)
         self._agree()
 
     @property
@@ -98,7 +100,7 @@ def _ready(self:Voice)->Voice:
     if self.prompt is None: self.prompt = self.like(packaged_voice()).prompt
     return self
 
-# %% ../nbs/60_infer.ipynb #86c37345
+# %% ../nbs/60_infer.ipynb #475f66aa
 @patch
 def room(self:Voice)->float: # Seconds
     "The longest sentence that prompt and training leave room for"
@@ -109,15 +111,15 @@ def tokens(self:Voice,
     sentence:str, # Normalized
 )->Tensor: # Ids, (L,)
     "What the models read: the sentence, after the prompt's own words if they are known"
-    ids = self.tokenizer.encode(sentence, normalized=True)
+    ids = self.tokenizer.encode(sentence, normalized=True, edges=True)
     return torch.tensor(self.known() + ids, device=self.device)
 
 @patch
 def known(self:Voice)->list: # Ids
     "The part of `tokens` that the prompt has said"
-    return self.tokenizer.encode(self.text, normalized=True) + [self.tokenizer.ids[" "]] if self.text else []
+    return self.tokenizer.encode(self.text, normalized=True, edges=True)[:-1] if self.text else []
 
-# %% ../nbs/60_infer.ipynb #9ff44072
+# %% ../nbs/60_infer.ipynb #c9f9fc75
 @patch
 @torch.no_grad()
 def book0(self:Voice,
@@ -139,9 +141,24 @@ def book0(self:Voice,
 def books(self:Voice,
     sentence:str, # Normalized
     first:Tensor, # Book 0, (T,)
-)->Tensor: # All books, (n_q,T)
+    speed:float=1., # As for `book0`
+    known:Tensor=None, # Codes of the first frames that are settled already, (n_q,K)
+)->tuple: # Codes (n_q,T), and what to decode: vectors (T,code_dim) where the codec takes them, or the same codes
     "The grain of the voice: the NAR's part"
-    return self.nar.generate(self.tokens(sentence), first, self.prompt, continues=bool(self.text)).cpu()
+    text, how = self.tokens(sentence), dict(continues=bool(self.text))
+    when = self.ar.plan(text, self.prompt, prompt_text_len=len(self.known()), speed=speed, **how)
+    entries = self.codec.rvq.books if hasattr(self.codec, "sound") else None
+    out = self.nar.generate(text, first, self.prompt, durations=when, n_q=self.n_books, known=known, vectors=entries, **how)
+    return (out.cpu(), out.cpu()) if entries is None else (out[0].cpu(), out[1])
+
+@patch
+@torch.no_grad()
+def decode(self:Voice,
+    what:Tensor, # From `books`: codes or vectors
+)->Clip:
+    "The sound of one sentence"
+    if not what.is_floating_point(): return self.codec.decode(what)
+    return Clip(self.codec.sound(what[None])[0].clamp(-1, 1).cpu().numpy(), self.codec.sample_rate)
 
 # %% ../nbs/60_infer.ipynb #168fb896
 def dice(
@@ -152,7 +169,7 @@ def dice(
     h = hashlib.blake2b(f"{seed} {i}".encode(), digest_size=7).digest()
     return torch.Generator().manual_seed(int.from_bytes(h, "big"))
 
-# %% ../nbs/60_infer.ipynb #081d86f3
+# %% ../nbs/60_infer.ipynb #0222ae49
 CHARS_PER_SECOND = 12   # of slow speech: what is cut to this fits the time there is
 PAUSES = {".":.25, "!":.25, "?":.25, ";":.15, ":":.15, ",":.1, "–":.1}   # seconds
 
@@ -165,18 +182,20 @@ def pieces(self:Voice,
     return [s for s in sentences(normalize(text), n, min_chars=12) if any(c.isalpha() for c in s)]
 
 def fade(
-    clip:Clip, # One sentence
+    clip:Clip, # One sentence, or a piece of one
     pause:float=0., # Seconds of silence to add
     seconds:float=.01, # Length of the fades
+    first:bool=True, last:bool=True, # Does it begin the sentence, does it end it?
 )->Clip:
     "Soft edges, and a pause behind"
     x, n = clip.samples.copy(), min(round(seconds*clip.rate), len(clip)//2)
     ramp = np.linspace(0, 1, n, endpoint=False, dtype=np.float32)
-    x[:n] *= ramp; x[len(x)-n:] *= ramp[::-1]
+    if first: x[:n] *= ramp
+    if last: x[len(x)-n:] *= ramp[::-1]
     return Clip(np.concatenate([x, np.zeros(round(pause*clip.rate), np.float32)]), clip.rate)
 
-# %% ../nbs/60_infer.ipynb #9ba46785
-def _checked(seed=0, speed=1., best_of=1, max_seconds=None, temperature=.8, top_k=50, top_p=.95):
+# %% ../nbs/60_infer.ipynb #b00b292c
+def _checked(seed=0, speed=1., best_of=1, max_seconds=None, temperature=None, top_k=50, top_p=.95, chunk=None):
     "Options of `stream`, or a ValueError in one line"
     whole = lambda v: isinstance(v, (int, np.integer)) and not isinstance(v, bool)
     num = lambda v: isinstance(v, (int, float, np.number)) and not isinstance(v, bool) and np.isfinite(v)
@@ -184,50 +203,78 @@ def _checked(seed=0, speed=1., best_of=1, max_seconds=None, temperature=.8, top_
     if not (num(speed) and .5 <= speed <= 2): raise ValueError(f"speed was {speed!r}; it must lie between 0.5 and 2: try speed=1.2")
     if not (whole(best_of) and 1 <= best_of <= 64): raise ValueError(f"best_of was {best_of!r}; it must be a whole number from 1 to 64: try best_of=3")
     if not (max_seconds is None or num(max_seconds) and max_seconds > 0): raise ValueError(f"max_seconds was {max_seconds!r}; it must be above 0, or None for no limit: try max_seconds=30")
-    if not (num(temperature) and temperature >= 0): raise ValueError(f"temperature was {temperature!r}; it must be 0 (always the likeliest) or more: try .8")
+    if not (temperature is None or num(temperature) and temperature >= 0): raise ValueError(f"temperature was {temperature!r}; it must be 0 (always the likeliest) or more: try .8")
     if not (top_k is None or whole(top_k) and top_k >= 0): raise ValueError(f"top_k was {top_k!r}; it must be 1 or more, or 0 for all: try 50")
     if not (top_p is None or num(top_p) and 0 <= top_p <= 1): raise ValueError(f"top_p was {top_p!r}; it must lie between 0 and 1: try .95")
-    return dict(seed=seed, max_seconds=max_seconds), dict(temperature=temperature, top_k=top_k, top_p=top_p, speed=speed, best_of=best_of)
+    if not (chunk is None or num(chunk) and chunk >= .1): raise ValueError(f"chunk was {chunk!r}; it must be 0.1 s or more, or None for whole sentences: try chunk=.4")
+    if chunk is not None and best_of > 1: raise ValueError(f"best_of={best_of} with chunk={chunk}: one cannot choose among attempts while speaking; it must be one or the other, try best_of=1")
+    return dict(seed=seed, max_seconds=max_seconds, chunk=chunk), dict(temperature=temperature, top_k=top_k, top_p=top_p, speed=speed, best_of=best_of)
 
-# %% ../nbs/60_infer.ipynb #c2ffa9f7
+# %% ../nbs/60_infer.ipynb #47fbc087
 @patch
 def stream(self:Voice,
     text:str, # What to say, any length
     reference=None, # Whose voice, as in `like` (default: this one's)
     reference_text:str=None, # What is said in the reference
     seed:int=0, # Another seed speaks it another way
-    temperature:float=.8, # 0 takes the likeliest code
+    temperature:float=None, # 0 takes the likeliest code (default: the model's own choice, or .8)
     top_k:int=50, # Draw among this many codes (0: all)
     top_p:float=.95, # ... that hold this share of the probability
     speed:float=1., # 1.2 speaks a fifth faster; 0.5 to 2
     best_of:int=1, # Speak each sentence so often, keep what the model finds likeliest
     max_seconds:float=None, # Stop after so much sound (default: when the text ends)
-): # Iterator of Clips, one a sentence, its pause included
-    "Speak, handing out each sentence as soon as it is there"
-    opt, how = _checked(seed, speed, best_of, max_seconds, temperature, top_k, top_p)
+    chunk:float=None, # Do not wait for the end of a sentence: hand out its first so many seconds, then ever longer pieces
+): # Iterator of Clips: one a sentence or, with `chunk`, several; pauses included
+    "Speak, handing out sound as soon as it is there"
+    opt, how = _checked(seed, speed, best_of, max_seconds, temperature, top_k, top_p, chunk)
     me = (self if reference is None else self.like(reference, reference_text))._ready()
+    if chunk is not None and not hasattr(me.codec, "stream"): raise ValueError(f"chunk={chunk}: codec {me.codec.name} can't decode in pieces; leave chunk out, or use codec micro")
+    if temperature is None: how["temperature"] = me.temperature
     return me._sentences(me.pieces(text), how, **opt)
 
 @patch
-def _sentences(self:Voice, pieces, how, seed, max_seconds):
+def _sentences(self:Voice, pieces, how, seed, max_seconds, chunk):
     left = None if max_seconds is None else max(1, round(max_seconds*self.codec.sample_rate))
     for i,s in enumerate(pieces):
-        clip = self.codec.decode(self.books(s, self.book0(s, dice(seed, i), **how)))
-        last = i == len(pieces)-1
-        if left is not None and len(clip) >= left: clip, last = Clip(clip.samples[:left], clip.rate), True
-        clip = fade(clip, 0. if last else PAUSES.get(s[-1], .05))
-        if left is not None: clip = Clip(clip.samples[:left], clip.rate); left -= len(clip)
-        yield clip
-        if last or left == 0: return
+        end = i == len(pieces)-1
+        for clip,first,last in self._parts(s, dice(seed, i), how, chunk):
+            if left is not None and len(clip) >= left: clip, last, end = Clip(clip.samples[:left], clip.rate), True, True
+            clip = fade(clip, PAUSES.get(s[-1], .05) if last and not end else 0., first=first, last=last)
+            if left is not None: clip = Clip(clip.samples[:left], clip.rate); left -= len(clip)
+            yield clip
+            if left == 0 or last and end: return
 
-# %% ../nbs/60_infer.ipynb #9112ff46
+@patch
+def _parts(self:Voice, sentence, generator, how, chunk):
+    "(clip, is it the first of the sentence, is it the last)"
+    if chunk is None: yield self.decode(self.books(sentence, self.book0(sentence, generator, **how), how["speed"])[1]), True, True; return
+    held, first = None, True
+    for clip in self.codec.stream(self._live(sentence, generator, how, self.codec.frames(chunk))):
+        if held is not None: yield held, first, False; first = False
+        held = clip
+    if held is not None: yield held, first, True
+
+@patch
+@torch.no_grad()
+def _live(self:Voice, sentence, generator, how, n):
+    "All books of a sentence, a piece at a time, each twice as long as the one before"
+    said = dict(continues=bool(self.text), prompt_text_len=len(self.known()))
+    first, codes, most, speed = [], None, self.codec.frames(self.room()), how["speed"]
+    for step in self.ar.stream(self.tokens(sentence), self.prompt, generator=generator, **said, **{k: v for k,v in how.items() if k != "best_of"}):
+        first.append(step)
+        have, done = sum(map(len, first)), 0 if codes is None else codes.shape[1]
+        if have-done >= n and have <= most: codes, z = self.books(sentence, torch.cat(first), speed, codes); yield z[done:] if z.is_floating_point() else z[:,done:]; n *= 2
+    done = 0 if codes is None else codes.shape[1]
+    if first and sum(map(len, first)) > done < most: codes, z = self.books(sentence, torch.cat(first)[:most], speed, codes); yield z[done:] if z.is_floating_point() else z[:,done:]
+
+# %% ../nbs/60_infer.ipynb #86baeeec
 @patch
 def say(self:Voice,
     text:str, # What to say, any length
     reference=None, # Whose voice, as in `like` (default: this one's)
     reference_text:str=None, # What is said in the reference
     seed:int=0, # Another seed speaks it another way
-    temperature:float=.8, # 0 takes the likeliest code
+    temperature:float=None, # 0 takes the likeliest code (default: the model's own choice, or .8)
     top_k:int=50, # Draw among this many codes (0: all)
     top_p:float=.95, # ... that hold this share of the probability
     speed:float=1., # 1.2 speaks a fifth faster; 0.5 to 2

@@ -6,7 +6,7 @@ Docs: https://harmonica-tts.github.io/harmonica/monitor.html.md"""
 
 # %% auto #0
 __all__ = ['PANELS', 'Printer', 'effective', 'CodebookUse', 'part_of', 'Gradients', 'looks', 'Attention', 'read_log', 'column',
-           'diagnose', 'Alarms', 'curves', 'page', 'Page', 'Speak']
+           'diagnose', 'Alarms', 'curves', 'page', 'Page', 'Speak', 'Books', 'TensorBoard']
 
 # %% ../nbs/52_monitor.ipynb #504f18d7
 import html, json, math, sys
@@ -39,22 +39,22 @@ class Printer:
         fig = "  ".join(f"{k} {float(m[k]):.1%}" if k.startswith("top") or k.endswith("error") else f"{k} {float(m[k]):.3f}" for k in self.show if k in m)
         self.write(f"{what}step {t.step}  {fig}  heard {t.seconds/3600:.2f} h")
 
-# %% ../nbs/52_monitor.ipynb #553f0209
+# %% ../nbs/52_monitor.ipynb #22acacae
 def effective(
     counts:Tensor, # How often each entry was used, (n_bins,)
 )->float: # 1 .. n_bins
     "Two to the entropy: how many entries are in use, effectively"
-    p = counts.double().cpu(); p = p/p.sum().clamp(min=1)
+    p = counts.cpu().double(); p = p/p.sum().clamp(min=1)        # MPS knows no float64: first to the CPU
     return float(torch.exp(-(p*(p+1e-12).log()).sum()))
 
-# %% ../nbs/52_monitor.ipynb #2478418d
+# %% ../nbs/52_monitor.ipynb #6b37403b
 class CodebookUse:
     "Callback: codes drawn from an AR against the true codes of the same frames"
     def __init__(self,
         frames:int=50_000, # Judge after so many
         every:int=10,      # Look at one update in so many
     ):
-        self.frames, self.every, self.ratio, self.said, self.true = frames, every, None, None, None
+        self.frames, self.every, self.ratio, self.said, self.true, self.gen, self._state = frames, every, None, None, None, None, None
 
 @patch
 def before_fit(self:CodebookUse, t):
@@ -68,15 +68,18 @@ def before_fit(self:CodebookUse, t):
         return r
     t.loss_fn = loss
 
-# %% ../nbs/52_monitor.ipynb #9f9f8952
+# %% ../nbs/52_monitor.ipynb #515500f3
 @patch
 @torch.no_grad()
 def count(self:CodebookUse, model, batch):
     "Count the codes of one batch"
     n, dev = model.cfg.n_bins, self.out.device
-    if self.said is None:
+    if self.said is None: self.said, self.true = torch.zeros(n, device=dev), torch.zeros(n, device=dev)
+    if self.gen is None:
         self.gen = torch.Generator(dev); self.gen.manual_seed(0)
-        self.said, self.true = torch.zeros(n, device=dev), torch.zeros(n, device=dev)
+        try: self.gen.set_state(self._state) if self._state is not None else None
+        except RuntimeError: pass # counted on another kind of device: the dice differ there anyway
+        self.said, self.true = self.said.to(dev), self.true.to(dev)
     group = model.cfg.group
     p = self.out[...,:group*n].unflatten(-1, (group, n)).float().softmax(-1).flatten(1,2)[:,:batch.codes.shape[2]]  # (B,T,n_bins)
     real = batch.frame_mask
@@ -96,7 +99,15 @@ def after_step(self:CodebookUse, t):
 @patch
 def after_fit(self:CodebookUse, t): self.handle.remove()
 
-# %% ../nbs/52_monitor.ipynb #24ad7ad4
+@patch
+def state_dict(self:CodebookUse): # kept in the run's checkpoint: a resumed count is the count
+    return dict(said=self.said, true=self.true, gen=None if self.gen is None else self.gen.get_state())
+@patch
+def load_state_dict(self:CodebookUse, s):
+    if s["said"] is None: return
+    self.said, self.true, self._state = s["said"], s["true"], s["gen"]
+
+# %% ../nbs/52_monitor.ipynb #4d11d7ee
 def part_of(
     name:str, # Of a parameter
 )->str: # Such as "block 3" or "text"
@@ -106,35 +117,35 @@ def part_of(
     return words[0]
 
 class Gradients:
-    "Callback: gradient norm of each part of the model"
+    "Callback: gradient norm of each part of the model, and how far the update moves it, as a share of its weights"
     def __init__(self,
         every:int=200, # Updates between two looks
-    ): self.every, self.on, self.squares, self.handles = every, True, {}, []
+    ): self.every, self.old = every, None
 
 @patch
-def before_fit(self:Gradients, t):
-    "Have every parameter report the gradient it has gathered"
-    def watch(name):
-        def note(p):
-            if self.on: self.squares[name] = p.grad.detach().float().pow(2).sum()  # later micro-batches overwrite: the last holds the sum
-        return note
-    self.handles = [p.register_post_accumulate_grad_hook(watch(n)) for n,p in t.model.named_parameters() if p.requires_grad]
+def before_update(self:Gradients, t):
+    "Gradients are complete and not yet clipped; remember the weights"
+    if t.step and (t.step+1) % self.every: return
+    squares = {}
+    for n,p in t.model.named_parameters():
+        if p.grad is not None: squares[part_of(n)] = squares.get(part_of(n), 0.)+p.grad.detach().float().pow(2).sum()
+    self.norms = {k: float(v)**.5 for k,v in squares.items()}
+    self.old = {n: p.detach().clone() for n,p in t.model.named_parameters() if p.requires_grad}
 
 @patch
+@torch.no_grad()
 def after_step(self:Gradients, t):
-    if self.on and self.squares:
-        parts = {}
-        for n,s in self.squares.items(): parts[part_of(n)] = parts.get(part_of(n), 0.)+s
-        self.norms = {k: float(v)**.5 for k,v in parts.items()}
-        t.log({"step": t.step, **{f"grad/{k}": v for k,v in self.norms.items()}})
-        self.squares = {}
-    self.on = (t.step+1) % self.every == 0
+    if self.old is None: return
+    moved, size = {}, {}
+    for n,p in t.model.named_parameters():
+        if n not in self.old: continue
+        k, w = part_of(n), self.old[n].float()
+        moved[k], size[k] = moved.get(k, 0.)+(p.float()-w).pow(2).sum(), size.get(k, 0.)+w.pow(2).sum()
+    self.ratios, self.old = {k: float(v/size[k].clamp(min=1e-12))**.5 for k,v in moved.items()}, None
+    overall = (sum(map(float, moved.values()))/max(sum(map(float, size.values())), 1e-12))**.5
+    t.log({"step": t.step, **{f"grad/{k}": v for k,v in self.norms.items()}, **{f"update/{k}": v for k,v in self.ratios.items()}, "update_ratio": overall})
 
-@patch
-def after_fit(self:Gradients, t):
-    for h in self.handles: h.remove()
-
-# %% ../nbs/52_monitor.ipynb #511f3898
+# %% ../nbs/52_monitor.ipynb #42622024
 @torch.no_grad()
 def looks(
     model,       # An `AR`
@@ -145,7 +156,7 @@ def looks(
     tf = next(m for m in model.modules() if isinstance(m, Transformer))
     was = model.training; model.eval()
     state = rng_state()
-    batch = type(batch)(**{f.name: getattr(batch, f.name)[:n] for f in fields(batch)})
+    batch = type(batch)(**{f.name: None if (v := getattr(batch, f.name)) is None else v[:n] for f in fields(batch)})
     layers = sorted({round(i*(tf.n_layers-1)/3) for i in range(4)})
     with tf.watch(layers) as maps: model.loss(batch)
     set_rng_state(state); model.train(was)
@@ -178,7 +189,8 @@ class Attention:
     def after_valid(self, t):
         batch = (self.batch if self.batch is not None else t.valid[0]).to(t.device)
         self.align, self.entropy, self.map = looks(t.model, batch)
-        t.log(dict(step=t.step, alignment=self.align.max(), attention_entropy=self.entropy.mean()))
+        heads = {f"{what}/{i}.{j}": v for what,m in (("align", self.align), ("entropy", self.entropy)) for i,row in enumerate(m.tolist()) for j,v in enumerate(row)}
+        t.log(dict(step=t.step, alignment=self.align.max(), attention_entropy=self.entropy.mean(), **heads))
 
 # %% ../nbs/52_monitor.ipynb #4b26eb8a
 def read_log(
@@ -203,7 +215,7 @@ def column(
     pts = [(r["step"], r[key]) for r in rows if key in r and math.isfinite(r[key])]
     return tuple(np.array(v) for v in zip(*pts)) if pts else (np.array([]), np.array([]))
 
-# %% ../nbs/52_monitor.ipynb #0440ec8e
+# %% ../nbs/52_monitor.ipynb #41fd1c86
 def diagnose(
     rows:list, # From `read_log`
 )->list: # Dicts of what, why and do
@@ -228,6 +240,13 @@ def diagnose(
     if len(al) and s[-1] >= 5000 and al[-1] < .5: alarm(f"no head follows the text (alignment {al[-1]:.2f} after {s[-1]} updates)", "too few updates, batches too small, or transcripts that do not fit", "raise training.batch_frames to 20 s of sound or more an update; check the transcripts")
     s,en = column(rows, "attention_entropy")
     if len(en) and len(al) and s[-1] >= 100 and en[-1] < .05 and al[-1] < .3: alarm(f"attention is frozen on single places (entropy {en[-1]:.3f}, alignment {al[-1]:.2f})", "learning rate far too high at the start", "start again with training.lr divided by 10 and more training.warmup_steps")
+    s,up = column(rows, "update_ratio")
+    if len(up) and up.max() > .1: alarm(f"an update moved the weights by {up.max():.0%} of their size", "learning rate far too high: each update undoes the last ones", "lower training.lr by 10")
+    elif len(up) >= 3 and s[-1] >= 500 and 0 < up[-3:].max() < 1e-6: alarm(f"updates move the weights by only {up[-3:].max():.0e} of their size", "learning rate too low, or the schedule has ended", "raise training.lr by 10, or training.max_steps")
+    flags = sorted({k[5:] for r in [r for r in rows if any(k.startswith("flag/") for k in r)][-3:] for k,v in r.items() if k.startswith("flag/") and v})
+    spoken = [r for r in rows if any(k.startswith("flag/") for k in r)]
+    if len(spoken) >= 3 and spoken[-1]["step"] >= 1000 and all(any(v for k,v in r.items() if k.startswith("flag/")) for r in spoken[-3:]):
+        alarm(f"the last three sentences it spoke were broken: {', '.join(flags)}", "it does not follow the text yet, or its stop symbol was not learned", "listen to spoken/; more updates, or model.ar.length_control_mode=duration_predictor")
     s,top = column(rows, "top10")
     if len(top) and s[-1] >= 20000 and top[-1] < .4: alarm(f"true code among the first ten only {top[-1]:.0%} of the time after {s[-1]} updates", "too little data or too small an update", "more speech, or raise training.grad_accum_steps; speech becomes intelligible from about 40%")
     vs,vl = column(rows, "valid_loss")
@@ -255,9 +274,9 @@ class Alarms:
             self.said.add(a["why"])
             self.write(f"ALARM at step {t.step}: {a['what']}. Likely: {a['why']}. Try: {a['do']}.")
 
-# %% ../nbs/52_monitor.ipynb #5a16e862
+# %% ../nbs/52_monitor.ipynb #0fd8b728
 PANELS = dict(loss=("loss", "loss_code", "mel", "valid_loss"), right=("top1", "top10", "valid_top1", "valid_top10"), gradient=("grad_norm",),
-    use=("use_ratio",), text=("alignment", "attention_entropy"), rate=("lr",))
+    moved=("update_ratio",), use=("use_ratio",), text=("alignment", "attention_entropy"), books=tuple(f"book{j}_loss" for j in range(1, 12)), rate=("lr",))
 
 def curves(
     rows:list, # From `read_log`
@@ -271,12 +290,12 @@ def curves(
     for ax in axs.flat[len(rows_of):]: ax.axis("off")
     for ax,(k,names) in zip(axs.flat, rows_of.items()):
         for n in names: ax.plot(*column(rows, n), "-o" if n.startswith(("valid", "use", "al", "att")) else "-", ms=2, lw=1, label=n)
-        if k in ("gradient",): ax.set_yscale("log")
+        if k in ("gradient", "moved"): ax.set_yscale("log")
         ax.legend(fontsize=6); ax.tick_params(labelsize=6); ax.set_xlabel("update", fontsize=6)
     fig.tight_layout()
     return fig
 
-# %% ../nbs/52_monitor.ipynb #dd60d63b
+# %% ../nbs/52_monitor.ipynb #96efd5cd
 def page(
     folder:str,    # Of a run
     path:str=None, # Where to write it (default: page.html in the folder)
@@ -286,7 +305,7 @@ def page(
     import matplotlib.pyplot as plt # as above
     fig = curves(rows); png = BytesIO(); fig.savefig(png, format="png"); plt.close(fig)
     last = {}
-    for r in rows: last.update({k:v for k,v in r.items() if not k.startswith("grad/")})
+    for r in rows: last.update({k:v for k,v in r.items() if not k.startswith(("grad/", "update/", "align/", "entropy/"))})
     said = "".join(f"<li><b>{html.escape(a['what'])}</b><br>likely: {html.escape(a['why'])}<br>try: {html.escape(a['do'])}" for a in diagnose(rows)) or "<li>nothing to report"
     table = "".join(f"<tr><td>{html.escape(k)}<td>{v:.6g}" for k,v in last.items())
     config = folder/"config.yaml"
@@ -301,12 +320,13 @@ class Page:
     def after_save(self, t):
         if (t.folder/"log.jsonl").exists(): page(t.folder)
 
-# %% ../nbs/52_monitor.ipynb #9eae8007
+# %% ../nbs/52_monitor.ipynb #a1175c0b
 class Speak:
-    "Callback: a sentence at every validation, saved as spoken/STEP.ogg in the run's folder"
+    "Callback: a sentence at every validation, saved as spoken/STEP.ogg in the run's folder, with what is wrong with it in the log"
     def __init__(self,
         say, # Called with the (averaged) model in eval mode; returns a `Clip`
-    ): self.say = say
+        judge=None, # Called with the `Clip`; returns a dict of flags, such as `harmonica.eval.failures` does
+    ): self.say, self.judge = say, judge
 
     def after_valid(self, t):
         model = t.ema if t.ema is not None else t.model
@@ -315,5 +335,45 @@ class Speak:
             with torch.no_grad(): clip = self.say(model.eval())
             (t.folder/"spoken").mkdir(exist_ok=True)
             clip.save(t.folder/"spoken"/f"{t.step:07d}.ogg")
+            self.flags = {k: bool(v) for k,v in self.judge(clip).items()} if self.judge else {}
+            if self.flags: t.log({"step": t.step, **{f"flag/{k}": v for k,v in self.flags.items()}})
         except ValueError as e: tqdm.write(f"nothing to hear at step {t.step}: {e}")
         finally: model.train(was); set_rng_state(state)
+
+# %% ../nbs/52_monitor.ipynb #b3e66ff8
+class Books:
+    "Callback: loss, top-1 and top-10 of a `NAR`, book by book, at each validation"
+    def __init__(self,
+        batch=None, # A `Batch` to look at (default: the first valid one)
+    ): self.batch = batch
+
+    @torch.no_grad()
+    def after_valid(self, t):
+        batch = (self.batch if self.batch is not None else t.valid[0]).to(t.device)
+        model = t.ema if t.ema is not None else t.model
+        was, state = model.training, rng_state(); model.eval()
+        self.books = {}
+        for j in range(1, model.cfg.n_q):
+            loss,m = model.loss(batch, book=j)
+            self.books[j] = dict(loss=float(loss), top1=float(m["top1"]), top10=float(m["top10"]))
+        model.train(was); set_rng_state(state)
+        t.log({"step": t.step, **{f"book{j}_{k}": v for j,d in self.books.items() for k,v in d.items()}})
+
+# %% ../nbs/52_monitor.ipynb #78d4a180
+class TensorBoard:
+    "Callback: what goes to log.jsonl goes to TensorBoard as well (see it with: tensorboard --logdir RUN)"
+    def __init__(self,
+        folder:str=None, # Default: `tensorboard` in the run's folder
+    ): self.folder, self.writer = folder, None
+
+    def before_fit(self, t):
+        try: from torch.utils.tensorboard import SummaryWriter # an extra, and slow to import
+        except ImportError: raise ImportError("TensorBoard is not installed: pip install tensorboard, or leave out the TensorBoard callback") from None
+        self.writer = SummaryWriter(self.folder or t.folder/"tensorboard", purge_step=t.step+1)
+
+    def after_log(self, t, row):
+        for k,v in row.items():
+            if k != "step" and self.writer is not None: self.writer.add_scalar(k, v, int(row["step"]))
+
+    def after_save(self, t): self.writer.flush()
+    def after_fit(self, t): self.writer.close()

@@ -7,16 +7,17 @@ Docs: https://harmonica-tts.github.io/harmonica/nar.html.md"""
 # %% auto #0
 __all__ = ['NARConfig', 'NAR', 'positions', 'Scene', 'packing', 'pad']
 
-# %% ../nbs/40_nar.ipynb #fbebcee7
+# %% ../nbs/40_nar.ipynb #407e8bd4
 from dataclasses import dataclass
 import torch, torch.nn as nn, torch.nn.functional as F
 from torch import Tensor
 from fastcore.basics import patch
 from .blocks import Transformer, CodeEmbedding, TextEncoder, lengths_mask
+from .length import unroll
 from .sample import sample
 from .speaker import SpeakerEncoder
 
-# %% ../nbs/40_nar.ipynb #7c42078f
+# %% ../nbs/40_nar.ipynb #4634c6bd
 @dataclass
 class NARConfig:
     "Everything that decides the shape of a `NAR`, and how it is trained"
@@ -35,10 +36,10 @@ class NARConfig:
     max_prompt:int=0 # Attend to at most the last so many prompt frames (0: all); the speaker vector hears all
     corrupt:float=.05 # Share of lower-book codes replaced at random in training
     book_decay:float=.85 # Book j+1 is drawn this much less often than book j
-    tied:bool=True # Predict a book with the table that embeds it
+    tied:bool=True # Predict a book with the table that embeds it; False: a head of its own for each, larger and much quicker to learn
     grad_checkpoint:bool=False # Less memory for a third more time
 
-# %% ../nbs/40_nar.ipynb #51da61ae
+# %% ../nbs/40_nar.ipynb #9747a2bf
 class NAR(nn.Module):
     "Fills books 1 and up, given book 0, the text and a prompt"
     def __init__(self,
@@ -50,31 +51,32 @@ class NAR(nn.Module):
         self.text = TextEncoder(cfg.vocab_size, D)
         self.books = CodeEmbedding(cfg.n_q, cfg.n_bins, cfg.code_dim, D)
         self.segment = nn.Parameter(torch.randn(3, D)*.1)  # text, prompt, target
+        self.about = nn.Linear(D+2, D, bias=False)         # the token that sounds in a frame
         self.stage = nn.Embedding(cfg.n_q, cfg.cond_dim)
         self.speaker = SpeakerEncoder(cfg.n_q, cfg.n_bins, cfg.code_dim, cfg.speaker_dim, cfg.cond_dim)
         self.body = Transformer(D, cfg.n_heads, cfg.n_layers, cfg.d_ff, cfg.dropout, cfg.cond_dim, cfg.grad_checkpoint)
-        self.head = nn.Parameter(torch.randn(cfg.n_q-1, D, cfg.code_dim)*D**-.5)
+        self.head = nn.Parameter(torch.randn(cfg.n_q-1, D, cfg.code_dim)*D**-.5) if cfg.tied else None
         self.bias = nn.Parameter(torch.zeros(cfg.n_q-1, cfg.n_bins))
-        self.out = None if cfg.tied else nn.Parameter(torch.randn(cfg.n_q-1, cfg.n_bins, cfg.code_dim))
+        self.out = None if cfg.tied else nn.Parameter(torch.randn(cfg.n_q-1, cfg.n_bins, D)*.02)
 
-# %% ../nbs/40_nar.ipynb #13128a5e
+# %% ../nbs/40_nar.ipynb #0c4a616b
 def positions(
     text_len:Tensor, # Real tokens, (B,)
     prompt_len:Tensor, # Real prompt frames, (B,)
     n_frames:Tensor, # Real target frames, (B,)
     continues:Tensor, # Does the target go on where the prompt ends? (B,)
-    L:int, P:int, T:int, # Padded lengths
+    durations:Tensor, # Frames each token takes, (B,L)
+    P:int, T:int, # Padded lengths
     gap:int=16, # Frames between a separate prompt and the target
 )->Tensor: # Positions in frames, text then prompt then target, (B,L+P+T)
     "Where each token and frame is in time"
-    i = torch.arange(max(L,P,T), device=text_len.device)[None]
+    i = torch.arange(max(P,T), device=text_len.device)[None]
     start = torch.where(continues, -prompt_len, 0)[:,None]      # where the text begins
-    step = (n_frames[:,None] - start) / text_len[:,None].clamp(min=1)
-    text = start + (i[:,:L]+.5)*step - .5
+    text = start + durations.cumsum(1) - durations/2 - .5
     prompt = i[:,:P] - prompt_len[:,None] - torch.where(continues, 0, gap)[:,None]
     return torch.cat([text, prompt, i[:,:T].expand(len(text_len), -1)], 1)
 
-# %% ../nbs/40_nar.ipynb #23e91806
+# %% ../nbs/40_nar.ipynb #e6484365
 @dataclass
 class Scene:
     "What is the same for every book: text and prompt, encoded, and where everything goes"
@@ -84,6 +86,7 @@ class Scene:
     mask:Tensor # True where a packed place is real, (B,S')
     frames:Tensor # Packed places of the target frames, (B,T)
     voice:Tensor # Speaker vectors, (B,cond_dim)
+    about:Tensor # What the text says in each target frame, (B,T,D)
 
 def packing(
     real:Tensor, # True where a place is real, (B,S)
@@ -94,7 +97,7 @@ def packing(
     order = (torch.arange(S, device=real.device) + S*(~real)).argsort(1)[:,:width]
     return order, lengths_mask(n, width)
 
-# %% ../nbs/40_nar.ipynb #78418865
+# %% ../nbs/40_nar.ipynb #15e7b2b5
 @patch
 def scene(self:NAR,
     text:Tensor, # Tokens, (B,L)
@@ -104,22 +107,27 @@ def scene(self:NAR,
     n_frames:Tensor, # Real target frames, (B,)
     continues:Tensor, # Does the target go on where the prompt ends? (B,)
     T:int=None, # Padded target length (default: the longest)
+    durations:Tensor=None, # Frames each token takes; rows of zeros, or None: spread the text evenly, (B,L)
 )->Scene:
     "Encode what does not change from book to book"
     cfg,T = self.cfg, T or int(n_frames.max())
+    even = lengths_mask(text_len, text.shape[1])*((n_frames+prompt_len*continues)/text_len.clamp(min=1))[:,None]
+    durations = even if durations is None else torch.where((durations.sum(1)>0)[:,None], durations.float(), even)
     voice = self.speaker(prompt, prompt_len)
     L,P = text.shape[1], prompt.shape[2]
-    x = torch.cat([self.text(text, text_len) + self.segment[0], self.books(prompt) + self.segment[1]], 1)
-    pos = positions(text_len, prompt_len, n_frames, continues, L, P, T, cfg.gap)
+    enc = self.text(text, text_len)
+    said, when = unroll(enc, durations, T, -prompt_len*continues)
+    x = torch.cat([enc + self.segment[0], self.books(prompt) + self.segment[1]], 1)
+    pos = positions(text_len, prompt_len, n_frames, continues, durations, P, T, cfg.gap)
     i = torch.arange(P, device=text.device)
     heard = (i < prompt_len[:,None]) & (i >= prompt_len[:,None] - (cfg.max_prompt or P))
     real = torch.cat([lengths_mask(text_len, L), heard, lengths_mask(n_frames, T)], 1)
     pack,mask = packing(real)
     first = text_len + heard.sum(1)
     frames = (first[:,None] + torch.arange(T, device=text.device)).clamp(max=pack.shape[1]-1)
-    return Scene(x, pos.gather(1, pack), pack, mask, frames, voice)
+    return Scene(x, pos.gather(1, pack), pack, mask, frames, voice, self.about(torch.cat([said, when], -1)))
 
-# %% ../nbs/40_nar.ipynb #4f964933
+# %% ../nbs/40_nar.ipynb #340afbea
 @patch
 def lower(self:NAR,
     codes:Tensor, # Target codes, books at or above `book` are ignored, (B,n,T)
@@ -139,7 +147,7 @@ def forward(self:NAR,
     book:Tensor, # The book to paint in each utterance, 1..n_q-1, (B,)
 )->Tensor: # What to say about every target frame, (B,T,D)
     "Look at everything, once, for one book each"
-    x = torch.cat([scene.fixed, self.lower(codes, book) + self.segment[2]], 1)
+    x = torch.cat([scene.fixed, self.lower(codes, book) + self.segment[2] + scene.about], 1)
     pick = lambda x, i: x.gather(1, i[...,None].expand(-1, -1, x.shape[-1]))
     x = pick(x, scene.pack) * scene.mask[...,None]
     x = self.body(x, scene.mask[:,None,None], scene.pos, cond=scene.voice + self.stage(book))
@@ -151,9 +159,9 @@ def logits(self:NAR,
     j:int, # The book they are about
 )->Tensor: # Scores of its entries, (...,n_bins)
     "Compare with the entries of book j"
-    table = self.books.tables[j] if self.out is None else self.out[j-1]
+    if self.out is not None: return F.linear(x, self.out[j-1], self.bias[j-1])
     # scores start small by a factor, not by small weights: one step of Adam would else move them by whole units
-    return F.linear(x @ self.head[j-1]*(.2*self.cfg.code_dim**-.5), table, self.bias[j-1])
+    return F.linear(x @ self.head[j-1]*(.2*self.cfg.code_dim**-.5), self.books.tables[j], self.bias[j-1])
 
 # %% ../nbs/40_nar.ipynb #4978f18a
 @patch
@@ -166,7 +174,7 @@ def draw_books(self:NAR,
     u = (torch.randperm(B, generator=generator) + torch.rand(1, generator=generator)) / B
     return torch.searchsorted((w.cumsum(0)/w.sum())[:-1].contiguous(), u, right=True) + 1
 
-# %% ../nbs/40_nar.ipynb #5a49be8d
+# %% ../nbs/40_nar.ipynb #9e3a5a80
 @patch
 def loss(self:NAR,
     batch, # A `Batch` on the model's device
@@ -183,7 +191,7 @@ def loss(self:NAR,
     if self.training and cfg.corrupt:
         bad = torch.rand(codes.shape, generator=generator) < cfg.corrupt
         codes = torch.where(bad.to(dev), torch.randint(cfg.n_bins, codes.shape, generator=generator).to(dev), codes)
-    scene = self.scene(batch.text, batch.text_len, batch.prompt, batch.prompt_len, batch.n_frames, batch.continues, T)
+    scene = self.scene(batch.text, batch.text_len, batch.prompt, batch.prompt_len, batch.n_frames, batch.continues, T, getattr(batch, 'durations', None))
     x = self(scene, codes, which.to(dev))
     real, sums, metrics = lengths_mask(batch.n_frames, T), 0., {}
     for j in which.unique().tolist():
@@ -198,7 +206,7 @@ def loss(self:NAR,
     loss,top1,top10 = sums / real.sum()
     return loss, dict(loss_code=loss.detach(), top1=top1.detach(), top10=top10.detach(), **metrics)
 
-# %% ../nbs/40_nar.ipynb #8d7eb295
+# %% ../nbs/40_nar.ipynb #c028e43f
 def pad(
     seqs:list, # Tensors (...,n)
     size:int=None, # Padded length (default: the longest)
@@ -227,24 +235,33 @@ def generate_batch(self:NAR,
     book0s:list, # Book 0 of each, (T,)
     prompts:list=None, # Prompt codes of each, (n_q,P) or None
     continues:bool=False, # Do the targets go on where the prompts end? Then each text covers both
+    durations:list=None, # Frames that each token takes, (L,) each, as from `AR.plan` (default: spread evenly)
+    n_q:int=None, # Fill this many books (default: all)
+    known:Tensor=None, # Codes of the first frames that stay as they are, one sentence only, (n_q,K)
+    vectors:Tensor=None, # The codec's entries, (n_q,n_bins,code_dim): also give the mean of the vectors that each frame may have
     temperature:float=0., # 0: always the best entry
     top_k:int=50, # See `sample`; only with a temperature
     top_p:float=.95, # See `sample`; only with a temperature
     generator:torch.Generator=None, # Source of randomness, best a CPU one; only with a temperature
-)->list: # Codes of each, (n_q,T)
+)->list: # Codes of each, (n_q,T); with `vectors` pairs of codes and vectors (T,code_dim)
     "Fill books 1 and up of several sentences"
     texts,book0s,prompts = zip(*map(self.check, texts, book0s, [None]*len(texts) if prompts is None else prompts))
     (text,text_len),(codes,n_frames),(prompt,prompt_len) = pad(texts), pad([x[None] for x in book0s]), pad(prompts)
     B,dev,was = len(texts), text.device, self.training
     self.eval()
     try:
-        scene = self.scene(text, text_len, prompt, prompt_len, n_frames, torch.full((B,), continues, device=dev))
-        for j in range(1, self.cfg.n_q):
+        when = None if durations is None else pad([d.to(dev).float() for d in durations])[0]
+        scene = self.scene(text, text_len, prompt, prompt_len, n_frames, torch.full((B,), continues, device=dev), durations=when)
+        z = None if vectors is None else vectors[0][codes[:,0]]
+        for j in range(1, n_q or self.cfg.n_q):
             p = self.logits(self(scene, codes, torch.full((B,), j, device=dev)), j)
             new = p.argmax(-1) if temperature == 0 else sample(p.flatten(0,1), temperature, top_k, top_p, generator=generator).view(B, -1)
+            if vectors is not None: z = z + p.softmax(-1)@vectors[j]
+            if known is not None: new[:,:known.shape[1]] = known[j].to(dev)
             codes = torch.cat([codes, new[:,None]], 1)
     finally: self.train(was)
-    return [c[:,:n] for c,n in zip(codes, n_frames.tolist())]
+    cut = [c[:,:n] for c,n in zip(codes, n_frames.tolist())]
+    return cut if vectors is None else [(c,v[:c.shape[1]]) for c,v in zip(cut, z)]
 
 @patch
 def generate(self:NAR,
@@ -252,7 +269,8 @@ def generate(self:NAR,
     book0, # Book 0, from the AR, (T,)
     prompt=None, # Prompt codes, (n_q,P), or None
     continues:bool=False, # Does the target go on where the prompt ends? Then the text covers both
-    **kw, # temperature, top_k, top_p, generator: see `NAR.generate_batch`
+    durations:Tensor=None, # Frames that each token takes, (L,)
+    **kw, # n_q, known, vectors, temperature, top_k, top_p, generator: see `NAR.generate_batch`
 )->Tensor: # Codes, (n_q,T)
     "Fill books 1 and up of one sentence"
-    return self.generate_batch([text], [book0], [prompt], continues, **kw)[0]
+    return self.generate_batch([text], [book0], [prompt], continues, None if durations is None else [durations], **kw)[0]

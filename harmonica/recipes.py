@@ -1,4 +1,4 @@
-"""A training run as a page of YAML, and the three functions that cook it: codec, AR, NAR
+"""A training run as a page of YAML, and the functions that cook it: aligner, codec, AR, NAR
 
 Docs: https://harmonica-tts.github.io/harmonica/recipes.html.md"""
 
@@ -7,10 +7,11 @@ Docs: https://harmonica-tts.github.io/harmonica/recipes.html.md"""
 # %% auto #0
 __all__ = ['STAGES', 'CONFIGS', 'TEMPORARY', 'DataConfig', 'InferenceConfig', 'ModelConfig', 'Config', 'configs', 'load_config',
            'save_config', 'utterances', 'ensure_codes', 'Supply', 'supply', 'Export', 'open_run', 'start_from',
-           'ar_loss', 'NARLoss', 'train_ar', 'train_nar', 'train_codec', 'train', 'load_trained']
+           'ar_loss', 'NARLoss', 'train_ar', 'train_nar', 'train_aligner', 'train_codec', 'train_decoder', 'train',
+           'load_trained']
 
-# %% ../nbs/55_recipes.ipynb #43a49a57
-import difflib, itertools, json, math, shutil, sys, typing
+# %% ../nbs/55_recipes.ipynb #5630b5ba
+import difflib, itertools, json, math, os, shutil, sys, typing
 import numpy as np, torch, yaml
 from copy import deepcopy
 from dataclasses import dataclass, field, fields, asdict, is_dataclass, replace
@@ -18,17 +19,19 @@ from pathlib import Path
 from fastcore.basics import patch
 from torch import Tensor, nn
 from .codec import Clip, load_codec
+from .align import Aligner
+from .critic import Game, decoder_only
 from .microcodec import AudioCrops, MicroCodec, MicroCodecConfig, phone_classes
 from .text import Tokenizer
 from .data import BucketSampler, CodesDataset, make_loader, prepare
-from .corpora import corpus, hf
+from .corpora import Window, corpus, hf, sweep, temporary
 from .ar import AR, ARConfig
 from .nar import NAR, NARConfig
 from .checkpoint import kinds, load_checkpoint, load_model, load_weights, model_meta, save_model, write_safely
 from .train import TrainConfig, Trainer, pick_device, teacher_forcing_at
-from .monitor import Alarms, Attention, CodebookUse, Gradients, Page, Printer
+from .monitor import Alarms, Attention, Books, CodebookUse, Gradients, Page, Printer
 
-# %% ../nbs/55_recipes.ipynb #81abfbb6
+# %% ../nbs/55_recipes.ipynb #7e867ff3
 @dataclass
 class DataConfig:
     "Which speech, and how it is dealt out"
@@ -36,6 +39,12 @@ class DataConfig:
     hf_dataset:str|None = None             # Hugging Face name (a Parquet dataset) or local parquet files, for dataset: hf
     hf_split:str = "train"                 # The split of `hf_dataset` to read
     hf_valid:float = 0.                    # Share of its speakers to hold out, where it has no valid split
+    hf_config:str|None = None              # Its configuration, where it has several
+    hf_audio:str|None = None               # Its column of sound (default: the usual names)
+    hf_text:str|None = None                # ... of words
+    hf_speaker:str|None = None             # ... of speakers
+    cache_hours:float = 0.                 # Keep codes of at most so many hours of a stream and move on through it (0: all of it)
+    cache_passes:int = 4                   # ... after so many epochs over them
     root:str = "data"                      # Folder that holds the corpora
     cache_dir:str|list|None = None         # Folder(s) of cached codes, made by harmonica-preprocess
     clear_cache:bool = False               # Remove a cache that training made itself, once training has finished
@@ -78,8 +87,8 @@ class Config:
     stages:dict = field(default_factory=dict) # What codec, ar and nar each want different from `training`
     name:str = "config"                       # Where it came from
 
-# %% ../nbs/55_recipes.ipynb #f78f48ac
-STAGES = ("codec", "ar", "nar")
+# %% ../nbs/55_recipes.ipynb #7915dadd
+STAGES = ("aligner", "codec", "decoder", "ar", "nar")
 
 @patch
 def for_stage(self:Config,
@@ -212,18 +221,18 @@ def save_config(
     d = plain(asdict(cfg))
     Path(path).write_text(yaml.safe_dump(d, sort_keys=False), encoding="utf8")
 
-# %% ../nbs/55_recipes.ipynb #a2a71a45
+# %% ../nbs/55_recipes.ipynb #d6f44e88
 def utterances(
     data:DataConfig, # Which speech
 ): # Iterable of Utterance
     "The speech that a config names"
-    if data.dataset=="hf": return hf(data.hf_dataset, data.hf_split, valid=data.hf_valid) if data.hf_dataset else _need("data.hf_dataset", "a Hugging Face dataset in Parquet form")
+    if data.dataset=="hf": return hf(data.hf_dataset, data.hf_split, data.hf_config, data.hf_audio, data.hf_text, data.hf_speaker, valid=data.hf_valid) if data.hf_dataset else _need("data.hf_dataset", "a Hugging Face dataset in Parquet form")
     return corpus(data.dataset, data.root)
 
 def _need(key, what): raise ValueError(f"{key} is not set: give {what}, as in {key}=...")
 
-# %% ../nbs/55_recipes.ipynb #f3b04e17
-TEMPORARY = ".made-by-training" # marks a cache that we made ourselves and may remove
+# %% ../nbs/55_recipes.ipynb #afd25563
+TEMPORARY = ".owner.json" # marks a cache that `temporary` made and may remove
 
 def ensure_codes(
     data:DataConfig, # Which speech, which codec, which cache
@@ -234,11 +243,10 @@ def ensure_codes(
         _need("data.cache_dir", "the folder that harmonica-preprocess wrote")
     if len(dirs)>1 or (dirs[0]/"card.json").exists() and not (dirs[0]/TEMPORARY).exists() or not data.clear_cache: return dirs
     codec = load_codec(data.codec, device)
-    dirs[0].mkdir(parents=True, exist_ok=True); (dirs[0]/TEMPORARY).touch()
-    prepare(utterances(data), codec, dirs[0], min_seconds=data.min_seconds, max_seconds=data.max_seconds)
+    prepare((u for u in utterances(data) if u.split != "spare"), codec, temporary(dirs[0]), min_seconds=data.min_seconds, max_seconds=data.max_seconds)
     return dirs
 
-# %% ../nbs/55_recipes.ipynb #0da02a69
+# %% ../nbs/55_recipes.ipynb #afe87e38
 @dataclass
 class Supply:
     "What a recipe trains on"
@@ -257,6 +265,7 @@ def supply(
 )->Supply:
     "Datasets, tokenizer and batches as a config asks for"
     d, t = cfg.data, cfg.training
+    if d.dataset=="hf" and d.cache_hours: return _through(cfg, group, device)
     dirs = ensure_codes(d, device)
     # big codecs are not loaded for training: their name in the card says enough, their weights never change
     codec = load_codec(d.codec) if d.codec and d.codec not in ("encodec_24khz", "dac_24khz") else None
@@ -268,6 +277,20 @@ def supply(
     budget = t.batch_frames or t.batch_size*most
     sampler = BucketSampler(ds.lengths, budget, t.seed, max_items=t.batch_size)
     return Supply(make_loader(ds, sampler, t.seed, t.n_workers, **kw), _valid(cfg, dirs, codec, tok, most, budget, kw), tok, ds.card, codec, dirs, ds)
+
+def _through(cfg, group, device):
+    "A window of codes that moves through a stream"
+    d, t, tok = cfg.data, cfg.training, Tokenizer(cfg.data.tokenizer)
+    codec = load_codec(d.codec, device)
+    most = int(d.max_seconds*codec.frame_rate) if not t.batch_frames else min(t.batch_frames, int(d.max_seconds*codec.frame_rate))
+    budget, kw = t.batch_frames or t.batch_size*most, dict(group=group, p_continue=d.p_continue, p_no_prompt=d.p_no_prompt, prompt_seconds=d.prompt_seconds)
+    def load(path, n):
+        ds = CodesDataset(path, "train", codec, tok, max_frames=most)
+        return make_loader(ds, BucketSampler(ds.lengths, budget, t.seed+n, max_items=t.batch_size), t.seed+n, t.n_workers, **kw)
+    if not d.cache_dir or isinstance(d.cache_dir, list): _need("data.cache_dir", "one folder for the codes of a stream")
+    w = Window(utterances(d), codec, d.cache_dir, load, d.cache_hours, d.cache_passes, min_seconds=d.min_seconds, max_seconds=d.max_seconds)
+    w.fill(); ds = w.loader.dataset
+    return Supply(w, _valid(cfg, ds.paths, codec, tok, most, budget, kw), tok, ds.card, codec, [w.folder], ds)
 
 def _valid(cfg, dirs, codec, tok, most, budget, kw):
     "The same few batches of split `valid` at every look, or None where no cache has that split"
@@ -294,7 +317,7 @@ class Export:
         save_model(t.folder/f"{self.name}.safetensors", t.ema if t.ema is not None else t.model, **self.info, **best,
                    steps=t.step, audio_seconds=round(t.seconds), wall_seconds=round(t.elapsed))
 
-# %% ../nbs/55_recipes.ipynb #74e047b1
+# %% ../nbs/55_recipes.ipynb #ef7c8693
 def open_run(
     cfg:Config,   # Written into the folder
     folder:str,   # Of the run
@@ -303,7 +326,7 @@ def open_run(
     "Make a run's folder; refuse to overwrite another run"
     folder = Path(folder)
     old = folder/"last.pt"
-    if resume and not old.exists(): raise ValueError(f"{folder} holds no run to resume (no last.pt): start without --resume, or give the folder of a run")
+    if resume and not old.exists() and not [*folder.glob("last-*.pt"), *folder.glob("spare.pt")]: raise ValueError(f"{folder} holds no run to resume (no last.pt): start without --resume, or give the folder of a run")
     if old.exists() and not resume: raise ValueError(f"{folder} holds a run already: add --resume to go on with it, or give another folder with --out")
     try: folder.mkdir(parents=True, exist_ok=True)
     except OSError as e: raise ValueError(f"{folder} can't be written ({e.strerror}): give --out a folder you may write to") from None
@@ -324,7 +347,7 @@ def start_from(
     took = [m.load_books(books) for m in model.modules() if hasattr(m, "load_books")]
     return f"random weights, {sum(took)} code embeddings from the codec's books"
 
-# %% ../nbs/55_recipes.ipynb #8c545063
+# %% ../nbs/55_recipes.ipynb #adf8d705
 def ar_loss(t, batch):
     "Loss of an `AR` under the schedule of its `TrainConfig`"
     share = teacher_forcing_at(t.step, t.cfg) if t.model.training else 1.
@@ -339,24 +362,26 @@ class NARLoss:
         for k,v in m.items():
             if k[-2]=="_": self.means[k] = self.means[k]*.98+v*.02 if k in self.means else v
         return loss, {"top1": m["top1"], **self.means}
+    def state_dict(self): return dict(means={k: float(v) for k,v in self.means.items()})   # kept in the run's checkpoint
+    def load_state_dict(self, s): self.means = dict(s["means"])
 
-# %% ../nbs/55_recipes.ipynb #72f12b3e
+# %% ../nbs/55_recipes.ipynb #4ff1008e
 def _run(cfg, stage, model, s, loss, folder, device, resume, init, callbacks, progress):
     did = start_from(model, init, s.codec)
     info = dict(codec=s.card["codec"], codec_hash=s.card["codec_hash"], frame_rate=s.card["frame_rate"], tokenizer=s.tokenizer.to_dict(), seed=cfg.training.seed,
                 config=cfg.name, utterances=len(s.dataset), speakers=len(s.dataset.by_speaker),
-                prompt_seconds=list(cfg.data.prompt_seconds), max_seconds=cfg.data.max_seconds)  # `Voice` keeps within what was trained
+                prompt_seconds=list(cfg.data.prompt_seconds), max_seconds=cfg.data.max_seconds, temperature=cfg.inference.temperature)  # `Voice` keeps within what was trained
+    progress = progress and int(os.environ.get("RANK", 0)) == 0
     if progress: print(f"{stage}: {sum(p.numel() for p in model.parameters())/1e6:.1f}M parameters, {did}; {s.dataset}; "
                        f"{'no valid split' if not s.valid else f'{sum(len(b) for b in s.valid)} valid utterances'}", flush=True)
-    watch = [Gradients(), Alarms(), Page()] + [Printer()]*progress + ([CodebookUse()] if stage=="ar" else []) + ([Attention()] if stage=="ar" and s.valid else [])
+    watch = [Gradients(), Alarms(), Page()] + [Printer()]*progress + ([CodebookUse()] if stage=="ar" else []) + ([Attention()] if stage=="ar" and s.valid else []) + ([Books()] if stage=="nar" and s.valid else [])
     t = Trainer(model, s.loader, cfg.training, folder, device, [Export(stage, **info), *watch, *callbacks], s.valid, loss, frame_rate=s.card["frame_rate"])
-    t.fit(resume, progress=progress)
-    if cfg.data.clear_cache:
-        for d in s.dirs:
-            if (d/TEMPORARY).exists(): shutil.rmtree(d)
+    try: t.fit(resume, progress=progress)
+    finally:
+        for d in s.dirs: sweep(d) # only what `temporary` made
     return t
 
-# %% ../nbs/55_recipes.ipynb #f462a07c
+# %% ../nbs/55_recipes.ipynb #71f0bded
 def _sized(cls, section, s, **more):
     "The model config of a section, with what the data decides"
     names = {f.name for f in fields(cls)}
@@ -375,7 +400,8 @@ def train_ar(
     "Train an AR on cached codes"
     cfg, device = cfg.for_stage("ar"), pick_device(device)
     s = supply(cfg, cfg.model.ar.group, device)
-    cfg.model.ar = _sized(ARConfig, cfg.model.ar, s)
+    few = np.linspace(0, len(s.dataset)-1, 50).astype(int)
+    cfg.model.ar = _sized(ARConfig, cfg.model.ar, s, measured=bool(np.mean([s.dataset.durations(i).any() for i in few]) > .5))
     folder = open_run(cfg, folder, resume)
     torch.manual_seed(cfg.training.seed)
     return _run(cfg, "ar", AR(cfg.model.ar), s, ar_loss, folder, device, resume, init, callbacks, progress)
@@ -398,7 +424,37 @@ def train_nar(
     torch.manual_seed(cfg.training.seed)
     return _run(cfg, "nar", NAR(cfg.model.nar), s, NARLoss(), folder, device, resume, init, callbacks, progress)
 
-# %% ../nbs/55_recipes.ipynb #fa8498d6
+# %% ../nbs/55_recipes.ipynb #30c7e0d6
+def _sound(cfg, spoil=.5):
+    "Crops to learn from, and to measure on"
+    d, t = cfg.data, cfg.training
+    if not d.audio_dir: _need("data.audio_dir", "a folder made by harmonica-preprocess --codec none")
+    calm = AudioCrops(d.audio_valid_dir, t.batch_size, d.crop_seconds, 1, spoil=0.) if d.audio_valid_dir and t.valid_every else None
+    return AudioCrops(d.audio_dir, t.batch_size, d.crop_seconds, t.seed, spoil=spoil), calm and list(itertools.islice(iter(calm), 4))
+
+def _listen(cfg, stage, model, crops, valid, folder, device, resume, init, callbacks, progress, **kw):
+    did = start_from(model, init)
+    if progress: print(f"{stage}: {sum(p.numel() for p in model.parameters())/1e6:.1f}M parameters, {did}; {crops.n.sum()/50/3600:.2f} h of sound", flush=True)
+    watch = [Export(stage, seed=cfg.training.seed, config=cfg.name), Gradients(), Alarms(), Page(), *[Printer()]*progress, *callbacks]
+    return Trainer(model, crops, cfg.training, folder, device, watch, valid, **kw).fit(resume, progress=progress)
+
+def train_aligner(
+    cfg:Config,         # From `load_config`
+    folder:str,         # Of the run
+    device=None,        # cpu, cuda, mps; default: the best there is
+    resume:bool=False,  # Go on from the folder's last checkpoint
+    init:str=None,      # Start from the weights of this aligner file
+    callbacks=(),       # More of them
+    progress:bool=True, # Show a bar and print figures
+)->Trainer: # After the last step; its folder holds aligner.safetensors
+    "Train an Aligner on sound laid flat, with phones"
+    cfg, device = cfg.for_stage("aligner"), pick_device(device)
+    crops, valid = _sound(cfg, spoil=1.)
+    if not len(crops.taught): raise ValueError(f"data.audio_dir={cfg.data.audio_dir}: no phones in it; prepare manifests that have phonemes and durations")
+    crops.phoned, folder = 1., open_run(cfg, folder, resume)
+    torch.manual_seed(cfg.training.seed)
+    return _listen(cfg, "aligner", Aligner(), crops, valid, folder, device, resume, init, callbacks, progress)
+
 def train_codec(
     cfg:Config,         # From `load_config`
     folder:str,         # Of the run
@@ -410,29 +466,40 @@ def train_codec(
 )->Trainer: # After the last step; its folder holds codec.safetensors
     "Train a MicroCodec on sound laid flat"
     cfg, device = cfg.for_stage("codec"), pick_device(device)
-    d, t = cfg.data, cfg.training
-    if not d.audio_dir: _need("data.audio_dir", "a folder made by harmonica-preprocess --codec none")
-    crops = AudioCrops(d.audio_dir, t.batch_size, d.crop_seconds, t.seed)
+    crops, valid = _sound(cfg)
     if len(crops.taught) and not cfg.model.codec.n_phones: cfg.model.codec = replace(cfg.model.codec, n_phones=len(phone_classes))
-    valid = None
-    if d.audio_valid_dir and t.valid_every:
-        calm = AudioCrops(d.audio_valid_dir, t.batch_size, d.crop_seconds, 1, spoil=0.)
-        valid = list(itertools.islice(iter(calm), 4))
     folder = open_run(cfg, folder, resume)
-    torch.manual_seed(t.seed)
-    model = MicroCodec(cfg.model.codec)
-    did = start_from(model, init)
-    if progress: print(f"codec: {sum(p.numel() for p in model.parameters())/1e6:.1f}M parameters, {did}; {crops.n.sum()/50/3600:.2f} h of sound", flush=True)
-    tr = Trainer(model, crops, t, folder, device, [Export("codec", seed=t.seed, config=cfg.name), Gradients(), Alarms(), Page(), *[Printer()]*progress, *callbacks], valid)
-    return tr.fit(resume, progress=progress)
+    torch.manual_seed(cfg.training.seed)
+    return _listen(cfg, "codec", MicroCodec(cfg.model.codec), crops, valid, folder, device, resume, init, callbacks, progress)
 
-# %% ../nbs/55_recipes.ipynb #a24bac0c
+# %% ../nbs/55_recipes.ipynb #b991cd1b
+def train_decoder(
+    cfg:Config,         # From `load_config`
+    folder:str,         # Of the run
+    device=None,        # cpu, cuda, mps; default: the best there is
+    resume:bool=False,  # Go on from the folder's last checkpoint
+    init:str=None,      # The codec file whose decoder is to be trained
+    callbacks=(),       # More of them
+    progress:bool=True, # Show a bar and print figures
+)->Trainer: # After the last step; its folder holds decoder.safetensors, a whole codec
+    "Train the decoder of a MicroCodec against critics, codes unchanged"
+    if not (init or resume): raise ValueError("stage decoder goes on from a codec: give its file with --init")
+    cfg, device = cfg.for_stage("decoder"), pick_device(device)
+    crops, valid = _sound(cfg)
+    model = load_model(init) if init else MicroCodec(cfg.model.codec)
+    cfg.model.codec, folder = model.cfg, open_run(cfg, folder, resume)
+    torch.manual_seed(cfg.training.seed)
+    game = Game()
+    return _listen(cfg, "decoder", decoder_only(model), crops, valid, folder, device, resume, init, callbacks, progress,
+                   loss=game.decode, others=dict(critic=(game.critics, game.judge)))
+
+# %% ../nbs/55_recipes.ipynb #3ee3a102
 def train(
-    stage:str, # codec | ar | nar
+    stage:str, # aligner | codec | decoder | ar | nar
     *args, **kw # As for `train_ar`
 )->Trainer:
-    "Any of the three"
-    recipes = dict(codec=train_codec, ar=train_ar, nar=train_nar)
+    "Any of them"
+    recipes = dict(aligner=train_aligner, codec=train_codec, decoder=train_decoder, ar=train_ar, nar=train_nar)
     if stage not in recipes: raise ValueError(f"unknown stage {stage!r}: choose one of {', '.join(recipes)}")
     return recipes[stage](*args, **kw)
 

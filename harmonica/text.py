@@ -366,7 +366,7 @@ def _symbols(kind, text):
     s = "".join(c for c in s if c in _tables[kind][1:])
     return re.sub(r" +", " ", re.sub(r" (?=[.,?!;:])", "", s)).strip()
 
-# %% ../nbs/10_text.ipynb #4b22622c
+# %% ../nbs/10_text.ipynb #71130e81
 class Tokenizer:
     "Text to ids and back, by letters or by phonemes"
     def __init__(self,
@@ -390,11 +390,13 @@ class Tokenizer:
     def encode(self,
         text:str, # As written
         normalized:bool=False, # Already went through `normalize`?
+        edges:bool=False, # A space before and behind, for the silence around an utterance
     )->list: # Ids, (L,)
         "Text to ids"
         ids = [self.ids[c] for c in self.symbols(text, normalized) if c in self.ids]
         if not ids: raise ValueError(f"text {text[:40]!r} has nothing that can be spoken; Harmonica reads English words and numbers: try 'Hello.'")
-        return ids
+        space = [self.ids[" "]]*edges
+        return space+ids+space
 
     def decode(self,
         ids, # Ids, (L,): list or tensor; padding is skipped

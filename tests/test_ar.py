@@ -127,7 +127,8 @@ def uncached(m, b, codes, covers):
     enc, spk = m.text(b.text, b.text_len), m.speaker(b.prompt, b.prompt_len)
     x,real = m.prefix(b.text, b.text_len, b.prompt, b.prompt_len, spk, enc, covers)
     pos = m.places(m.length(enc, b.text_len, spk), covers, b.prompt_len, x.shape[1]-1-enc.shape[1], b.continues)
-    L = enc.shape[1]; about = m.cue(enc, pos[:,1:1+L], real[:,1:1+L], n_steps(codes.shape[1], m.cfg.group)+1)
+    dur = m.length(enc, b.text_len, spk)
+    about = m.cue(enc, dur*(covers/dur.sum(1))[:,None], -b.prompt_len*b.continues, n_steps(codes.shape[1], m.cfg.group)+1)
     return m.write(dict(x=x, real=real, pos=pos, about=about), codes, torch.full_like(b.n_frames, codes.shape[1]))
 
 @pytest.mark.parametrize("group", [1,2])
@@ -200,3 +201,32 @@ def test_guidance_at_one_is_none_and_at_zero_knows_nothing():
     ([1], torch.zeros(2,4,dtype=torch.long), "books"), ([1], torch.full((3,4), 40), "codec"), ([[1,2]], None, "shape")])
 def test_bad_input(text, prompt, word):
     with pytest.raises(ValueError, match=word): model().generate(text, prompt)
+
+
+# --- durations
+
+def test_the_cue_follows_measured_durations():
+    "A step is told the symbols that sound in its frames, and nothing else of the text"
+    m, b = model(2), batch()
+    torch.nn.init.normal_(m.about.weight)
+    enc = torch.randn(1, 4, m.cfg.d_model)
+    def cue(e, d): return m.cue(e, torch.tensor([d]), torch.zeros(1), 5)[0]
+    a = cue(enc, [2.,4.,0.,4.]); e2 = enc.clone(); e2[:,1] += 1
+    moved = (cue(e2, [2.,4.,0.,4.]) - a).abs().sum(-1) > 1e-4
+    assert moved.tolist() == [False, True, True, False, False]
+    e3 = enc.clone(); e3[:,2] += 1                                   # a symbol that takes no time is never said
+    close(cue(e3, [2.,4.,0.,4.]), a)
+
+def test_known_durations_are_learned_one_by_one():
+    from harmonica.length import length_loss
+    true, n = torch.tensor([[3.,0,5,2],[1,1,0,0]]), torch.tensor([4,2])
+    swapped = true[:, [2,1,0,3]].clone(); swapped[1] = true[1]        # the same total, other places
+    assert length_loss(true, true.sum(1), true, n) == 0 < length_loss(swapped, true.sum(1), true, n)
+    assert length_loss(swapped, true.sum(1)) == 0                     # where nothing is known only the total counts
+    assert length_loss(swapped, true.sum(1), torch.zeros(2,4), n) == 0
+
+def test_plan_says_when():
+    m = model(2)
+    d = m.plan(torch.tensor([1,2,3]), torch.randint(0, 32, (m.cfg.n_q, 10)))
+    fast = m.plan(torch.tensor([1,2,3]), torch.randint(0, 32, (m.cfg.n_q, 10)), speed=2.)
+    assert d.shape == (3,) and (d > 0).all() and d.sum() > fast.sum()

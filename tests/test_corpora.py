@@ -1,10 +1,13 @@
 "harmonica.corpora: published layouts, and downloads under bad weather"
-import hashlib, http.server, io, json, stat, tarfile, threading, zipfile
+import errno, hashlib, http.server, io, json, os, signal, stat, subprocess, sys, tarfile, threading, zipfile
 from pathlib import Path
 import numpy as np, pytest
+from hypothesis import given, settings, strategies as st
 from harmonica import corpora
 from harmonica.codec import Clip
-from harmonica.corpora import (archives, commonvoice, corpus, download, fetch, folder, held_out, hf, librispeech, libritts, ljspeech, manifest, need_room, unpack, vctk)
+from harmonica.corpora import (apart, archives, commonvoice, corpus, download, fetch, folder, held_out, hf, librispeech, libritts, ljspeech, manifest, need_room, sentence, temporary,
+    unpack, vctk)
+from harmonica.data import Utterance
 
 def sound(path, seconds=.3, rate=16000):
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -23,7 +26,8 @@ def test_manifest_forms(tmp_path):
     c, = manifest(tmp_path/'m.csv'); assert (c.text, c.speaker, c.seconds) == ('Well, then', tmp_path.name, None)
     write(tmp_path/'m.tsv', 'audio\ttext\na.wav\tHello\n'); assert [u.text for u in corpus(tmp_path/'m.tsv')] == ['Hello']
 
-@pytest.mark.parametrize('text,why', [('{"audio":', 'line 1 is not JSON'), ('[1]', 'line 1 holds list'), ('{"file":"a","text":"b"}', "'audio' and 'text'")])
+@pytest.mark.parametrize('text,why', [('{"audio":', 'line 1 is not JSON'), ('[1]', 'line 1 holds list'), ('{"file":"a","text":"b"}', "'audio' and 'text'"),
+    ('{"audio":"a","seconds":"long"}', "line 1: seconds is 'long'")])
 def test_bad_manifest(tmp_path, text, why):
     with pytest.raises(ValueError, match=why) as e: list(manifest(write(tmp_path/'m.jsonl', text)))
     assert '\n' not in str(e.value)
@@ -61,6 +65,17 @@ def test_libritts(tmp_path):
     assert len(list(libritts(tmp_path/'LibriTTS', parts=['dev-clean']))) == 1
     with pytest.raises(ValueError, match='no part train-clean-360'): list(libritts(tmp_path, parts=['train-clean-360']))
 
+def test_libritts_r_words_from_the_table(tmp_path):
+    "LibriTTS-R, and copies of LibriTTS without a text file a recording"
+    c = tmp_path/'LibriTTS_R'/'train-clean-360'/'14'/'208'
+    for n in range(3): write(c/f'14_208_000001_00000{n}.wav', '')
+    write(c/'14_208.trans.tsv', '14_208_000001_000000\tIt cost "£5".\tIt cost "five pounds".\n14_208_000001_000001\t“Said\t“Said\n')
+    write(c/'14_208.book.tsv', '14_208_000001_000002\tnot this\t0\t1\n')
+    with pytest.warns(UserWarning, match='1 recordings have neither'): us = list(libritts(tmp_path))
+    assert [(u.text, u.speaker, u.audio.name[-10:]) for u in us] == [('It cost "five pounds".','libri-14','000000.wav'), ('“Said','libri-14','000001.wav')]
+    write(c/'14_208_000001_000001.normalized.txt', 'The file beside wins.\n')
+    with pytest.warns(UserWarning): assert [u.text for u in libritts(tmp_path)][1] == 'The file beside wins.'
+
 def test_librispeech(tmp_path):
     c = tmp_path/'LibriSpeech'/'dev-clean-2'/'84'/'121123'
     write(c/'84-121123.trans.txt', "84-121123-0000 GO DO YOU HEAR\n84-121123-0001 IT'S NIGHT\n"); write(c/'84-121123-0000.flac', '')
@@ -93,6 +108,60 @@ def test_unknown():
     with pytest.raises(ValueError, match='unknown data set .vctkk.*ljspeech, vctk, libritts'): corpus('vctkk')
     with pytest.raises(ValueError, match='unknown data set.*ljspeech'): download('vctkk')
 
+# --- splits
+
+def overlap(us, of):
+    sides = {s: {of(u) for u in us if u.split == s} for s in ('train','valid','test')}
+    return sides['train'] & sides['valid'] | sides['train'] & sides['test'] | sides['valid'] & sides['test']
+
+def school(speakers, lines, shared, seed=0):
+    "Everybody reads some lines of their own and some of a common page"
+    rng = np.random.default_rng(seed)
+    return [Utterance(b'', f'Common line {rng.integers(40)}, read by many!' if i < shared else f'line {i} of {s}', f's{s}', 'school', id=f'{s}-{i}') for s in range(speakers) for i in range(lines)]
+
+@settings(max_examples=15, deadline=None)
+@given(speakers=st.integers(1,60), shared=st.integers(0,6), valid=st.sampled_from([0.,.05,.3]), test=st.sampled_from([0.,.1]), seed=st.integers(0,99))
+def test_apart_no_sentence_and_no_voice_on_two_sides(speakers, shared, valid, test, seed):
+    us = school(speakers, 8, shared, seed); out = list(apart(lambda: iter(us), valid, test))
+    assert [u.id for u in out] == [u.id for u in us] and not overlap(out, lambda u: sentence(u.text))
+    if speakers >= 20: assert not overlap(out, lambda u: u.speaker)
+    if not valid+test: assert {u.split for u in out} == {'train'}
+    turned = {u.id: u.split for u in apart(lambda: us[::-1], valid, test)}
+    assert turned == {u.id: u.split for u in out} # the order of reading decides nothing
+    if not shared: assert 'spare' not in turned.values()
+
+def test_apart_shares_and_costs():
+    us = school(400, 10, 3); out = list(apart(lambda: us, .1, .1)); n = {s: sum(u.split == s for u in out)/len(out) for s in ('train','valid','test','spare')}
+    assert .04 < n['valid'] < .12 and .04 < n['test'] < .12 and n['spare'] < .1 and n['train'] > .65
+    mine = [u for u in out if u.speaker == 's7' and u.split != 'spare']; assert len({u.split for u in mine}) == 1
+    more = school(500, 10, 3); later = {u.id: u.split for u in apart(lambda: more, .1, .1)}
+    same = [later[u.id] == u.split for u in out if u.text.startswith('line')]; assert all(same) # new speakers move nobody to the other side
+
+def test_few_speakers_are_dealt_by_sentence():
+    us = school(3, 400, 200); out = list(apart(lambda: us, .05, .05))
+    assert not overlap(out, lambda u: sentence(u.text)) and {u.split for u in out} == {'train','valid','test'} and all(any(u.split == 'train' and u.speaker == f's{s}' for u in out) for s in range(3))
+
+def test_publishers_splits_are_kept_but_for_shared_sentences(tmp_path):
+    root = tmp_path/'VCTK-Corpus-0.92'
+    for p in ('p225','p226','p227','p228','p229'):
+        for i,t in enumerate(('When the sunlight strikes raindrops in the air,', f'Only {p} says this.')):
+            write(root/'wav48_silence_trimmed'/p/f'{p}_00{i}_mic2.flac', ''); write(root/'txt'/p/f'{p}_00{i}.txt', t+'\n'*(p == 'p226'))
+    assert overlap(list(vctk(tmp_path)), lambda u: u.text) # as published
+    us = list(corpus('vctk', tmp_path)); assert not overlap(us, lambda u: u.text) and not overlap(us, lambda u: u.speaker)
+    assert {u.speaker for u in us if u.split == 'valid'} <= {'vctk-p225','vctk-p226'} and sum(u.split != 'spare' for u in us) >= 7
+    assert {u.id: u.split for u in us if u.text.startswith('Only')} == {u.id: u.split for u in vctk(tmp_path) if u.text.startswith('Only')}
+    for bad in (1., -.1, 3): 
+        with pytest.raises(ValueError, match='0 to 1'): corpus('vctk', tmp_path, valid=bad)
+
+def test_a_manifest_decides_for_itself_unless_asked(tmp_path):
+    write(tmp_path/'m.jsonl', '\n'.join(json.dumps(dict(audio=f'{i}.wav', text='Same.' if i < 2 else f'Line {i}.', speaker=f's{i}', split='valid' if i == 0 else 'train')) for i in range(40)))
+    assert [u.split for u in corpus(tmp_path/'m.jsonl')] == ['valid']+['train']*39
+    us = list(corpus(tmp_path/'m.jsonl', valid=.2, test=.2)); assert {'train','valid','test'} <= {u.split for u in us} and not overlap(us, lambda u: u.text)
+
+def test_one_sentence_read_twice_stays_on_one_side(tmp_path):
+    write(tmp_path/'LJSpeech-1.1'/'metadata.csv', ''.join(f'LJ001-{i:04d}|x|Line {i//2}.\n' for i in range(400)))
+    us = list(ljspeech(tmp_path, valid=.2)); assert not overlap(us, lambda u: u.text) and 20 < sum(u.split == 'valid' for u in us) < 140
+
 # --- Hugging Face, from local Parquet
 
 def parquet(path, **cols):
@@ -120,6 +189,72 @@ def test_hf_both_microphones_get_two_ids(tmp_path):
     f = parquet(tmp_path/'v.parquet', audio=[dict(bytes=b, path='x.flac')]*2, text=['Same.']*2, speaker_id=['p1']*2, text_id=['001']*2)
     assert [u.id for u in hf(f)] == ['v-p1-001','v-p1-001-2']
 
+@pytest.fixture(scope='module')
+def shards(tmp_path_factory):
+    "Two Parquet files, 60 speakers, some names twice"
+    d = tmp_path_factory.mktemp('hub'); b = sound(d/'a.flac').read_bytes(); us = school(60, 6, 3)
+    for k in range(2):
+        part = us[k*180:(k+1)*180]
+        parquet(d/'data'/f'train-{k}.parquet', audio=[dict(bytes=b, path=f'{i%170}.flac') for i in range(180)], text=[u.text for u in part], speaker_id=[u.speaker for u in part])
+    return d/'data'
+
+@pytest.mark.parametrize('stop', [1, 179, 180, 181, 300])
+def test_stream_goes_on_through_its_own_state(shards, stop):
+    whole = [(u.id, u.text) for u in hf(shards)]; assert len(whole) == len({i for i,_ in whole}) == 360
+    s = hf(shards); it = iter(s); first = [(u.id, u.text) for _,u in zip(range(stop), it)]
+    state = json.loads(json.dumps(s.state_dict())) # it can be written down
+    again = hf(shards); again.load_state_dict(state)
+    assert again.state_dict() == state and first+[(u.id, u.text) for u in again] == whole
+    assert [(u.id, u.text) for u in s] == whole # and one that was not told anything starts anew
+
+def test_resumed_stream_does_not_read_what_is_done(shards, monkeypatch):
+    s = hf(shards); it = iter(s); [next(it) for _ in range(200)]; state = s.state_dict()
+    import pyarrow.parquet as pq; opened = []; real = pq.ParquetFile.__init__
+    monkeypatch.setattr(pq.ParquetFile, '__init__', lambda self, f, *a, **k: (opened.append(str(getattr(f, 'name', f))), real(self, f, *a, **k))[1])
+    again = hf(shards); opened.clear(); again.load_state_dict(state); assert len(list(again)) == 160
+    assert not [f for f in opened if 'train-0' in f]
+
+def test_stream_splits_share_nothing(shards):
+    us = list(hf(shards, valid=.2, test=.2)); assert {'train','valid','test','spare'} >= {u.split for u in us} >= {'train'}
+    assert not overlap(us, lambda u: u.speaker) and not overlap(us, lambda u: sentence(u.text))
+    assert {u.split for u in hf(shards)} == {'train'} and sum(u.split == 'train' for u in us) > 150
+
+# --- folders that go with their process
+
+LIVES = """
+import os, signal, sys, time
+from harmonica.corpora import temporary
+signal.signal(signal.SIGINT, signal.default_int_handler)
+sys.stderr = open(os.devnull, 'w')
+for how in sys.argv[2:]:
+    if os.fork(): continue
+    t = temporary(f'{sys.argv[1]}/{how}'); (t/'codes').mkdir(); (t/'codes'/'a').write_bytes(bytes(1000)); os.write(1, f'{how} {os.getpid()}\\n'.encode())
+    if how == 'raise': raise RuntimeError
+    if how != 'end': time.sleep(60)
+    sys.exit()
+for _ in sys.argv[2:]: os.wait()
+"""
+
+def test_temporary_folder_goes_however_its_process_ends(tmp_path):
+    hows = dict(end=None, SIGINT=signal.SIGINT, SIGTERM=signal.SIGTERM, SIGKILL=signal.SIGKILL); hows['raise'] = None
+    p = subprocess.Popen([sys.executable, '-c', LIVES, str(tmp_path), *hows], stdout=subprocess.PIPE, text=True)
+    for line in p.stdout:
+        how, pid = line.split()
+        if how == 'SIGINT':
+            with pytest.raises(ValueError, match=f'in use by process {pid}'): temporary(tmp_path/how)
+        if hows[how]: os.kill(int(pid), hows[how])
+    assert p.wait() == 0
+    assert [f.name for f in tmp_path.iterdir()] == ['SIGKILL'] and (tmp_path/'SIGKILL'/'codes'/'a').exists() # nobody could
+    t = temporary(tmp_path/'SIGKILL'); assert not (t/'codes').exists() # the next one sweeps
+    corpora.sweep(t); assert not t.exists()
+
+def test_temporary_never_takes_what_is_not_its_own(tmp_path):
+    write(tmp_path/'mine'/'thesis.txt', 'years of work')
+    with pytest.raises(ValueError, match='not temporary'): temporary(tmp_path/'mine')
+    corpora.sweep(tmp_path/'mine'); corpora.sweep(tmp_path/'none'); assert (tmp_path/'mine'/'thesis.txt').exists()
+    write(tmp_path/'far'/corpora._mark, json.dumps(dict(pid=1, host='elsewhere')))
+    with pytest.raises(ValueError, match='in use by process 1 on elsewhere'): temporary(tmp_path/'far')
+
 # --- downloads
 
 class Server:
@@ -135,11 +270,18 @@ class Server:
                 if body is None: return self.send_error(404)
                 if mood == 'busy': return self.send_error(503)
                 if mood == 'no ranges': a = 0
+                if mood == 'endless': # never says how much is to come, and it is too much
+                    self.send_response(200); self.end_headers()
+                    try:
+                        for _ in range(999): self.wfile.write(body)
+                    except OSError: pass
+                    return
                 if a >= len(body) and mood != 'no ranges':
                     self.send_response(416); self.send_header('Content-Range', f'bytes */{len(body)}'); self.send_header('Content-Length', '0'); return self.end_headers()
                 self.send_response(200 if mood == 'no ranges' else 206)
                 if mood != 'no ranges': self.send_header('Content-Range', f'bytes {a}-{len(body)-1}/{len(body)}')
-                self.send_header('Content-Length', str(len(body)-a)); self.end_headers()
+                lie = dict(modest=(len(body)-a)//2, boastful=2*len(body))
+                self.send_header('Content-Length', str(lie.get(mood, len(body)-a))); self.end_headers()
                 self.wfile.write(body[a:a+max(1,(len(body)-a)//2)] if mood == 'hang up' else body[a:])
         self.http = http.server.ThreadingHTTPServer(('127.0.0.1', 0), H)
         threading.Thread(target=self.http.serve_forever, args=(.01,), daemon=True).start()
@@ -156,9 +298,10 @@ def no_aria(monkeypatch): monkeypatch.setattr(corpora.shutil, 'which', lambda x:
 
 def get(server, path, **kw): return fetch(server.url('/f.bin'), path, progress=False, pause=.001, **{**dict(size=len(BODY), digest=SHA), **kw})
 
-@pytest.mark.parametrize('moods', [[], ['hang up'], ['hang up','busy','hang up','busy'], ['busy']*4, ['no ranges'], ['hang up','no ranges']])
+@pytest.mark.parametrize('moods', [[], ['hang up'], ['hang up','busy','hang up','busy'], ['busy']*4, ['no ranges'], ['hang up','no ranges'], ['modest','modest','hang up']])
 @pytest.mark.parametrize('size', [len(BODY), None])
 def test_fetch_in_bad_weather(server, tmp_path, moods, size):
+    if size is None and 'modest' in moods: return # then nobody knows better than the server
     server.temper['/f.bin'] = list(moods)
     assert get(server, tmp_path/'f.bin', size=size).read_bytes() == BODY and not (tmp_path/'f.bin.part').exists()
     assert len(server.asked) == len(moods)+(moods[-1:] != ['no ranges'])
@@ -177,6 +320,25 @@ def test_gives_up_but_keeps_what_came(server, tmp_path):
     with pytest.raises(ValueError, match='503.*run it again') as e: get(server, tmp_path/'f.bin', tries=3)
     assert '\n' not in str(e.value) and (tmp_path/'f.bin.part').stat().st_size == len(BODY)//2
     server.temper.clear(); assert get(server, tmp_path/'f.bin').read_bytes() == BODY
+
+def test_lies_about_length(server, tmp_path):
+    server.temper['/f.bin'] = ['boastful']; assert get(server, tmp_path/'f.bin').read_bytes() == BODY
+    server.temper['/g.bin'], server.files['/g.bin'] = ['modest'], BODY # size unknown: only the checksum can tell
+    with pytest.raises(ValueError, match='checksum'): fetch(server.url('/g.bin'), tmp_path/'g.bin', None, SHA, progress=False, pause=.001)
+    server.temper['/g.bin'] = ['endless']
+    with pytest.raises(ValueError, match='goes on after 300000 bytes'): fetch(server.url('/g.bin'), tmp_path/'g.bin', len(BODY), SHA, progress=False, pause=.001)
+    assert not list(tmp_path.glob('g.bin*'))
+
+def test_disk_fills_up(server, tmp_path, monkeypatch):
+    class Full(io.BytesIO):
+        def write(self, b): raise OSError(errno.ENOSPC, 'No space left on device')
+    monkeypatch.setattr(corpora, 'open', lambda p, m='r', *a, **k: Full() if 'b' in m and 'r' not in m else open(p, m, *a, **k), raising=False)
+    with pytest.raises(ValueError, match='no room left for f.bin: make room and run it again'): get(server, tmp_path/'f.bin')
+
+def test_disk_is_checked_before_anything_is_fetched(server, tmp_path, monkeypatch):
+    monkeypatch.setitem(archives, 'ljspeech', {'': (server.url('/f.bin'), 10**18, SHA)})
+    with pytest.raises(ValueError, match='GB are free'): download('ljspeech', tmp_path, progress=False)
+    assert not server.asked and not list(tmp_path.iterdir())
 
 def test_missing_and_unreachable(server, tmp_path):
     with pytest.raises(ValueError, match='404'): fetch(server.url('/none'), tmp_path/'n', progress=False, pause=.001)
@@ -237,6 +399,37 @@ def test_broken_archive(tmp_path, name):
     with pytest.raises(ValueError, match="can't unpack"): unpack(good, tmp_path/'root')
     assert not list((tmp_path/'root').iterdir())
 
+@pytest.mark.parametrize('kind', ['tar','zip'])
+def test_interrupted_unpacking_goes_on(tmp_path, monkeypatch, kind):
+    names = [f'L/{i}/f{i}' for i in range(20)]; root, a = tmp_path/'r', tmp_path/f'a.{kind}'
+    if kind == 'tar': tar(a, *[(n, BODY[:1000+i], F) for i,n in enumerate(names)], mode='w')
+    else:
+        with zipfile.ZipFile(a, 'w') as z: [z.writestr(n, BODY[:1000+i]) for i,n in enumerate(names)]
+    cls = tarfile.TarFile if kind == 'tar' else zipfile.ZipFile; real, written = cls.extract, []
+    def extract(self, m, *args, **kw):
+        if len(written) == stop: # in the middle of a file
+            p = args[0]/(m.name if kind == 'tar' else m.filename); p.parent.mkdir(parents=True, exist_ok=True); p.write_bytes(b'half'); raise KeyboardInterrupt
+        written.append(m); return real(self, m, *args, **kw)
+    monkeypatch.setattr(cls, 'extract', extract); stop = 12
+    with pytest.raises(KeyboardInterrupt): unpack(a, root)
+    assert not (root/'L').exists() and len(written) == 12
+    stop = None; unpack(a, root); assert len(written) == 20 # the eight that were missing
+    assert [(root/n).read_bytes() for n in names] == [BODY[:1000+i] for i in range(20)] and [p.name for p in root.iterdir()] == ['L']
+    written.clear(); stop = 3
+    with pytest.raises(KeyboardInterrupt): unpack(a, root)
+    os.utime(a, (1, 1)); written.clear(); stop = None # another archive of that name: nothing of the old attempt is trusted
+    unpack(a, root); assert len(written) == 20
+
+def test_no_room_to_unpack_keeps_what_is_there(tmp_path, monkeypatch):
+    real, n = tarfile.TarFile.extract, [0]
+    def extract(self, *a, **k):
+        n[0] += 1
+        if n[0] == 2: raise OSError(errno.ENOSPC, 'No space left on device')
+        return real(self, *a, **k)
+    monkeypatch.setattr(tarfile.TarFile, 'extract', extract); a = tar(tmp_path/'a.tar.gz', ('x', b'1', F), ('y', b'2', F))
+    with pytest.raises(ValueError, match='no room left to unpack.*run it again'): unpack(a, tmp_path/'r')
+    unpack(a, tmp_path/'r'); assert n[0] == 3 and (tmp_path/'r'/'y').read_bytes() == b'2'
+
 def test_parts_are_joined_and_old_attempts_swept(tmp_path):
     (tmp_path/'r'/'.b.tar.bz2.unpacking'/'left').mkdir(parents=True)
     unpack(tar(tmp_path/'a.tar.gz', ('L/train/a', b'1', F), ('L/README', b'r', F)), tmp_path/'r')
@@ -263,7 +456,16 @@ def test_download_to_reader(server, tmp_path, monkeypatch):
     n = len(server.asked); download('ljspeech', root, progress=False); download('libritts', root, parts='dev-clean', progress=False); assert len(server.asked) == n
     assert {p.name for p in root.iterdir() if p.name[0] != '.'} == {'LJSpeech-1.1','VCTK-Corpus-0.92','LibriTTS'}
     with pytest.raises(ValueError, match="no part 'x'"): download('libritts', root, parts=['x'])
+    with pytest.raises(ValueError, match="no part 'x'"): download('libritts:x', root)
+    download('libritts:dev-clean', tmp_path/'one', progress=False); assert [u.split for u in libritts(tmp_path/'one')] == ['valid']
     with pytest.raises(ValueError, match="can't write"): download('ljspeech', tmp_path/'x.wav'/'data')
+
+SPEECH = Path(os.environ.get('HARMONICA_SPEECH', Path(__file__).resolve().parents[2]/'shared'/'speech'))
+@pytest.mark.skipif(not (SPEECH/'manifest.jsonl').exists(), reason='no real clips beside the repository')
+def test_real_clips():
+    us = list(corpus(SPEECH/'manifest.jsonl')); assert len(us) > 1000 and len({u.id for u in us}) == len(us) and {'librispeech','commonvoice'} <= {u.source for u in us}
+    assert not overlap(us, lambda u: u.speaker)
+    for u in us[::len(us)//12]: assert abs(u.clip().seconds-u.seconds) < .1
 
 def test_published_archives_are_well_formed():
     for parts in archives.values():

@@ -26,7 +26,7 @@ class Toy:
         return out
 
 class Letters:
-    def encode(self, text): return [1+ord(c)%50 for c in text]
+    def encode(self, text, edges=False): return [1+ord(c)%50 for c in text]
 
 def tone(seconds, seed=0):
     rng = np.random.default_rng(seed); n = int(seconds*RATE)
@@ -101,7 +101,7 @@ def test_round_trip_and_card(cache):
 
 def test_is_memory_mapped_arrow(cache):
     ds = CodesDataset(cache)
-    assert ds.ds.cache_files and ds.ds.column_names == ['id','text','speaker','source','split','seconds','n_frames','codes']
+    assert ds.ds.cache_files and ds.ds.column_names == ['id','text','speaker','source','split','seconds','loudness','n_frames','codes','durations']
     assert not ds.codes(0).flags.owndata and ds.codes(0).dtype == np.int16
 
 def test_another_codec_is_refused(cache, tmp_path):

@@ -131,12 +131,12 @@ def test_default_voice_is_packaged(voice):
 def test_transcript_is_read_before_the_text(voice, me, reader):
     known = voice.like(reader.cut(0, 2), text="Compelled him to")
     tok = known.tokenizer
-    assert tok.decode(known.tokens("remain")) == "compelled him to remain" and len(known.known()) == len("compelled him to ")
+    assert tok.decode(known.tokens("remain")) == " compelled him to remain " and len(known.known()) == len(" compelled him to")
     seen = {}
     known = Voice(known.codec, known.ar, known.nar, tok, known.prompt, known.text)
-    known.ar = SimpleNamespace(generate=lambda *a, **k: seen.update(k) or torch.zeros(8, dtype=torch.long), parameters=voice.ar.parameters)
+    known.ar = SimpleNamespace(generate=lambda *a, **k: seen.update(k) or torch.zeros(8, dtype=torch.long), plan=voice.ar.plan, parameters=voice.ar.parameters)
     known.say("remain")
-    assert seen["continues"] and seen["prompt_text_len"] == len("compelled him to ")
+    assert seen["continues"] and seen["prompt_text_len"] == len(" compelled him to")
 
 def test_an_endless_ar_is_cut(me):
     v = Voice(me.codec, me.ar, me.nar, me.tokenizer, me.prompt)
@@ -217,3 +217,24 @@ def test_bad_files(voice, me, tmp_path):
     one_line(lambda: Voice.load(codec="nonesuch"), "unknown codec", "encodec_24khz")
     one_line(lambda: Voice.load(device="abacus"), "abacus")
     one_line(lambda: Voice.load(codec=voice.codec, ar=tmp_path/"no.safetensors"), "not there")
+
+# -- sound before the sentence is complete
+
+def test_chunks_come_early_and_grow(me):
+    whole = me.say("A sentence that takes a while to say.", seed=3)
+    parts = list(me.stream("A sentence that takes a while to say.", seed=3, chunk=.2))
+    assert len(parts) > 2 and sum(map(len, parts)) == len(whole)
+    assert len(parts[0]) <= .2*24000 and len(parts[0]) < len(parts[1])
+
+def test_chunks_do_not_change_what_was_heard(me):
+    it = me.stream(STORY, seed=1, chunk=.2); head = [next(it) for _ in range(3)]
+    again = list(me.stream(STORY, seed=1, chunk=.2))
+    assert all(np.array_equal(a.samples, b.samples) for a,b in zip(head, again))
+
+def test_chunks_keep_to_max_seconds(me):
+    parts = list(me.stream(STORY, chunk=.2, max_seconds=1.))
+    assert sum(map(len, parts)) == 24000
+
+def test_chunk_mistakes(me):
+    one_line(lambda: me.stream("Hello.", chunk=0), "chunk", "try")
+    one_line(lambda: me.stream("Hello.", chunk=.5, best_of=2), "best_of", "try")

@@ -54,3 +54,7 @@ def test_only_length_prompt_tells():
 
 def test_unknown_mode():
     with pytest.raises(ValueError, match="stop_token"): LengthControl("magic", 16, 4)
+
+def test_measured_durations_end_the_speech():
+    lo, hi = LengthControl("duration_predictor", 16, 4, 8, measured=True).bounds(torch.tensor([100.]))
+    assert 50 < lo < 100 <= hi < 110

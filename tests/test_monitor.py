@@ -4,7 +4,8 @@ import numpy as np, pytest, torch
 from harmonica.ar import AR, ARConfig
 from harmonica.codec import Clip
 from harmonica.data import Batch
-from harmonica.monitor import (Alarms, Attention, CodebookUse, Gradients, Page, Printer, Speak, column, curves, diagnose, effective, looks, page, part_of, read_log)
+from harmonica.nar import NAR, NARConfig
+from harmonica.monitor import (Alarms, Attention, Books, CodebookUse, Gradients, Page, Printer, Speak, TensorBoard, column, curves, diagnose, effective, looks, page, part_of, read_log)
 from harmonica.train import TrainConfig, Trainer
 
 BINS = 16
@@ -62,6 +63,64 @@ def test_gradients_add_up(tmp_path):
     assert sum(v**2 for v in g.norms.values())**.5==pytest.approx(float(t.metrics["grad_norm"]), rel=1e-3)
     assert part_of("tf.blocks.3.attn.qkv.weight")=="block 3" and part_of("text.emb.weight")=="text"
 
+def test_update_ratio_is_what_the_weights_moved(tmp_path):
+    g, seen = Gradients(every=1), {}
+    class Before:
+        def before_update(self, t): seen["old"] = {n: p.detach().clone() for n,p in t.model.named_parameters()}
+        def after_step(self, t): seen["new"] = {n: p.detach().clone() for n,p in t.model.named_parameters()}
+    run(tmp_path/"r", [Before(), g], steps=2)
+    for part in ("block 0", "text"):
+        names = [n for n in seen["old"] if part_of(n)==part]
+        moved = sum((seen["new"][n]-seen["old"][n]).pow(2).sum() for n in names)/sum(seen["old"][n].pow(2).sum() for n in names)
+        assert g.ratios[part]==pytest.approx(float(moved)**.5, rel=1e-4) and g.ratios[part] > 0
+    rows = read_log(tmp_path/"r")
+    assert [r["step"] for r in rows if "update_ratio" in r]==[1, 2] and all(0 < r["update_ratio"] < 1 for r in rows if "update_ratio" in r)
+
+def test_gradients_are_those_before_clipping(tmp_path):
+    g = Gradients(every=1)
+    cfg = TrainConfig(max_steps=1, grad_accum_steps=1, ema=0, log_every=1, clip=1e-3, scheduled_sampling=False)
+    t = Trainer(ar(), Loader(), cfg, tmp_path, device="cpu", callbacks=[g]).fit(progress=False)
+    assert sum(v**2 for v in g.norms.values())**.5==pytest.approx(float(t.metrics["grad_norm"]), rel=1e-3) and t.metrics["grad_norm"] > .01
+
+def test_every_head_is_logged(tmp_path):
+    look = Attention(); run(tmp_path/"r", [look], steps=3)
+    row = next(r for r in read_log(tmp_path/"r") if "alignment" in r)
+    assert {k for k in row if k.startswith("align/")}=={f"align/{i}.{j}" for i in range(2) for j in range(2)} and row["align/1.0"]==pytest.approx(float(look.align[1,0]), abs=1e-5)
+    assert row["alignment"]==pytest.approx(max(v for k,v in row.items() if k.startswith("align/")), abs=1e-5)
+
+def test_books_one_by_one(tmp_path):
+    torch.manual_seed(0)
+    nar = NAR(NARConfig(vocab_size=9, n_bins=BINS, n_q=4, d_model=16, n_heads=2, n_layers=1, d_ff=32, code_dim=4, speaker_dim=8, cond_dim=8))
+    def wide(b): b.codes, b.prompt = b.codes.repeat(1, 2, 1), b.prompt.repeat(1, 2, 1); return b
+    class Wide(Loader):
+        def __iter__(self):
+            for b in Loader.__iter__(self): yield wide(b)
+    books = Books()
+    cfg = TrainConfig(max_steps=2, grad_accum_steps=1, ema=.9, log_every=1, valid_every=2)
+    t = Trainer(nar, Wide(), cfg, tmp_path, device="cpu", callbacks=[books], valid=[wide(batch(0))]).fit(progress=False)
+    assert set(books.books)=={1, 2, 3}
+    with torch.no_grad(): loss, m = t.ema.eval().loss(t.valid[0], book=2)
+    row = next(r for r in read_log(tmp_path) if "book2_loss" in r)
+    assert row["book2_loss"]==pytest.approx(float(loss), abs=1e-5) and row["book2_top10"]==pytest.approx(float(m["top10"]), abs=1e-5)
+
+def test_spoken_with_its_flags(tmp_path):
+    cb = Speak(lambda m: Clip(torch.randn(2400)*.1), lambda clip: dict(silence=clip.seconds > 1, noise=True))
+    run(tmp_path/"r", [cb], steps=3)
+    assert [(r["flag/silence"], r["flag/noise"]) for r in read_log(tmp_path/"r") if "flag/noise" in r]==[(0, 1)]
+
+def test_tensorboard_gets_every_line(tmp_path):
+    pytest.importorskip("tensorboard")
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+    run(tmp_path/"r", [TensorBoard()], steps=4)
+    e = EventAccumulator(str(tmp_path/"r/tensorboard")); e.Reload()
+    rows = [r for r in read_log(tmp_path/"r") if "loss" in r]
+    assert [(x.step, round(x.value, 4)) for x in e.Scalars("loss")]==[(r["step"], round(r["loss"], 4)) for r in rows] and len(rows)==4
+
+def test_tensorboard_absent_is_said(tmp_path, monkeypatch):
+    import sys
+    monkeypatch.setitem(sys.modules, "torch.utils.tensorboard", None)
+    with pytest.raises(ImportError, match="pip install tensorboard"): run(tmp_path/"r", [TensorBoard()], steps=1)
+
 def test_looks_sees_a_diagonal():
     class Model(torch.nn.Module):
         "Attends to the text at its own time, or evenly"
@@ -86,6 +145,7 @@ HEALTHY = dict(loss=lambda i: 7*math.exp(-i/40)+2, grad_norm=1., top10=lambda i:
 
 def test_no_alarm_without_cause():
     assert diagnose(steps(30, loss=6.9, grad_norm=1.)) == []   # a slow start
+    assert diagnose([{"step": s, "flag/noise": float(s<3000)} for s in (1000, 2000, 3000)]+[dict(step=s, update_ratio=1e-3) for s in (1, 1000, 2000)]) == []
     assert diagnose([]) == [] and diagnose(steps(3, **HEALTHY)) == [] and diagnose(steps(100, **HEALTHY)) == []
     assert diagnose(steps(100, **HEALTHY)+[dict(step=1000, use_ratio=.9, use_said=500, use_true=550), dict(step=1000, alignment=.2)]) == []   # too early to judge alignment
 
@@ -99,6 +159,9 @@ def test_no_alarm_without_cause():
     ("frozen", [dict(step=200, alignment=.1, attention_entropy=.001)]),
     ("first ten", [dict(step=30000, loss=4., top10=.2)]),
     ("valid loss rises", [dict(step=100*i, valid_loss=v) for i,v in enumerate((5, 4, 3, 3.3, 3.5, 3.8))]),
+    ("moved the weights by 30%", steps(20, **HEALTHY)+[dict(step=100, update_ratio=.3), dict(step=200, update_ratio=.01)]),
+    ("move the weights by only", [dict(step=s, update_ratio=1e-8) for s in (400, 600, 800)]),
+    ("sentences it spoke were broken: noise", [{"step": s, "flag/noise": 1., "flag/silence": 0.} for s in (1000, 2000, 3000)]),
     ("no gradient reaches", [{"step": 500, "grad/block 0": 1., "grad/block 1": 0., "grad/text": 1.}]),
 ])
 def test_each_alarm(words, rows):

@@ -98,10 +98,10 @@ def test_books_may_differ_in_a_batch():
 def test_positions():
     t = lambda *x: torch.tensor(x)
     for P in (0, 5, 10):                              # a separate prompt of any length shifts nothing
-        pos = positions(t(4), t(P), t(8), t(False), 4, P, 8, gap=16)[0]
+        pos = positions(t(4), t(P), t(8), t(False), torch.full((1,4), 2.), P, 8, gap=16)[0]
         assert pos[:4].tolist() == [.5, 2.5, 4.5, 6.5] and pos[-8:].tolist() == list(range(8))
         assert pos[4:-8].tolist() == list(range(-P-16, -16))
-    pos = positions(t(4), t(8), t(8), t(True), 4, 8, 8)[0]
+    pos = positions(t(4), t(8), t(8), t(True), torch.full((1,4), 4.), 8, 8)[0]
     assert pos[4:].tolist() == list(range(-8, 8)) and pos[:4].tolist() == [-6.5, -2.5, 1.5, 5.5]
 
 def test_packing():
@@ -192,3 +192,14 @@ def test_devices_come_from_the_input():
     text = torch.tensor([1,2,3])
     with torch.device('meta'): there = nar.generate(text, b.codes[0,0], b.prompt[0]), nar.generate(text, b.codes[0,0])
     assert torch.equal(here, there[0]) and there[1].device.type == 'cpu'
+
+def test_durations_place_the_text_and_tell_each_frame_its_token():
+    "With durations a frame hears the token that sounds in it; without, the text is spread evenly"
+    torch.manual_seed(0)
+    nar = NAR(NARConfig(vocab_size=12, n_q=3, n_bins=16, d_model=16, n_heads=2, n_layers=1, d_ff=32, code_dim=4, cond_dim=8, speaker_dim=8)).eval()
+    text, n = torch.tensor([[1,2,3]]), torch.tensor([3])
+    none, no = torch.zeros(1, nar.cfg.n_q, 0, dtype=torch.long), torch.tensor([0])
+    def about(d): return nar.scene(text, n, none, no, torch.tensor([9]), torch.tensor([False]), durations=d).about[0]
+    with torch.no_grad():
+        assert torch.equal(about(None), about(torch.zeros(1,3))) and torch.allclose(about(None), about(torch.full((1,3), 3.)))
+        assert not torch.allclose(about(torch.tensor([[6.,2,1]])), about(None))

@@ -168,7 +168,7 @@ def test_several_caches_and_no_valid_split(tmp_path, codes):
 def test_a_stream_makes_its_cache_and_clears_it(tmp_path, monkeypatch):
     import harmonica.recipes as R
     register_codec("hum")(lambda device, **kw: Hum())
-    monkeypatch.setattr(R, "hf", lambda name, split, valid: hums())
+    monkeypatch.setattr(R, "hf", lambda *a, **kw: hums())
     cache = tmp_path/"cache"
     cfg = load_config("smoke", [f"data.cache_dir={cache}", "data.dataset=hf", "data.hf_dataset=x/y", "data.clear_cache=true", "data.codec=hum", "training.max_steps=1"])
     train_ar(cfg, tmp_path/"run", "cpu", progress=False)

@@ -19,7 +19,7 @@ def test_public_signatures():
     args = lambda f: " ".join(p for p in inspect.signature(f).parameters if p not in ("self", "cls"))
     how = "reference reference_text seed temperature top_k top_p speed best_of max_seconds"
     assert {n: args(getattr(Voice, n)) for n in "load like say stream say_batch save".split()} == dict(
-        load="path codec ar nar device", like="reference text", say=f"text {how}", stream=f"text {how}", say_batch="texts reference reference_text seed kw", save="path")
+        load="path codec ar nar device", like="reference text", say=f"text {how}", stream=f"text {how} chunk", say_batch="texts reference reference_text seed kw", save="path")
     assert args(harmonica.load_codec) == "name device kw"
     assert {"load", "save", "to", "tidy", "seconds", "join", "row"} <= set(dir(harmonica.Clip))
 

@@ -1,0 +1,91 @@
+#!/usr/bin/env python3
+"""Two questions about the AR, each answered by training it a few times at micro size on cached codes.
+
+    ablations.py length  --codes DIR [DIR ...] [--steps 400]     the three length controls: predicted and spoken length against the true one
+    ablations.py forcing --codes DIR [DIR ...] [--steps 400]     what scheduled sampling does to accuracy when the model hears itself
+
+DIR are caches made by harmonica-preprocess, with a split `valid`. Runs go to --out (default runs/ablations) and are resumed if they are there; a table, KIND.json and KIND.png beside them.
+"""
+import argparse, json, os
+from pathlib import Path
+import numpy as np, torch
+from harmonica.length import MODES
+from harmonica.recipes import load_config, supply, train_ar
+
+FORCING = dict(truth=["training.scheduled_sampling=false"], **{k: ["training.scheduled_sampling=true", f"training.teacher_forcing_schedule={k}"] for k in ("linear", "cosine", "exponential")})
+
+def runs(a, variants):
+    "Train each variant (or find it trained): name -> (model, supply)"
+    for name,over in variants.items():
+        cfg = load_config(a.config, [f"data.cache_dir=[{','.join(a.codes)}]", f"training.max_steps={a.steps}", f"training.warmup_steps={max(1, min(150, a.steps//8))}", f"training.valid_every={max(1, a.steps//2)}", *over, *a.set])
+        folder = Path(a.out)/f"{a.what}-{name}"
+        t = train_ar(cfg, folder, a.device, resume=(folder/"last.pt").exists(), progress=not a.quiet)
+        yield name, (t.ema if t.ema is not None else t.model).eval(), t.valid or []
+
+@torch.no_grad()
+def lengths(model, valid, n, seed=0):
+    "Predicted, spoken and true frames of valid utterances whose prompt is another one, and the bounds"
+    rows = []
+    for b in valid:
+        dur = model.length(model.text(b.text, b.text_len), b.text_len, model.speaker(b.prompt, b.prompt_len)).sum(1)
+        for i in range(len(b)):
+            if b.continues[i] or len(rows) >= n: continue
+            prompt = b.prompt[i,:,:int(b.prompt_len[i])] if b.prompt_len[i] else None
+            lo, hi = (int(x) for x in model.length.bounds(dur[i:i+1]))
+            said = model.generate_batch([b.text[i,:int(b.text_len[i])]], [prompt], seed=seed+len(rows))[0][0]
+            rows.append(dict(true=int(b.n_frames[i]), predicted=float(dur[i]), spoken=len(said), lo=lo, hi=hi))
+    return rows
+
+def length(a):
+    import matplotlib.pyplot as plt
+    out, fig, axs = {}, *plt.subplots(1, len(MODES), figsize=(9, 3), sharex=True, sharey=True)
+    for ax,(name,model,valid) in zip(axs, runs(a, {m: [f"model.ar.length_control_mode={m}"] for m in MODES})):
+        rows = lengths(model, valid, a.utterances); g = model.cfg.group; x = {k: np.array([r[k] for r in rows], float) for k in rows[0]}
+        off = lambda k: round(float(np.median(np.abs(np.log(x[k].clip(1)/x["true"])))), 3)
+        out[name] = dict(utterances=len(rows), predicted_off=off("predicted"), spoken_off=off("spoken"), correlation=round(float(np.corrcoef(x["predicted"], x["true"])[0,1]), 3), spoken_correlation=round(float(np.corrcoef(x["spoken"], x["true"])[0,1]), 3),
+            forced_to_stop=round(float((x["spoken"] >= x["hi"]-g).mean()), 3), within_bounds=bool(((x["spoken"] >= x["lo"]-g) & (x["spoken"] <= x["hi"])).all()), truth_within_bounds=round(float(((x["true"] >= x["lo"]) & (x["true"] <= x["hi"])).mean()), 3))
+        ax.plot(x["true"], x["predicted"], ".", ms=3, label="predicted"); ax.plot(x["true"], x["spoken"], "x", ms=3, label="spoken"); m = x["true"].max()
+        ax.plot([0, m], [0, m], "k:", lw=.7); ax.set(title=name, xlabel="true frames", ylim=(0, 2.5*m))
+    axs[0].legend(); fig.tight_layout(); return out, fig
+
+@torch.no_grad()
+def hearing_itself(model, valid, n, seed=0):
+    "Accuracy when fed the truth, half its own guesses, nothing but its own guesses; and how it does left alone"
+    res = {}
+    for share in (1., .5, 0.):
+        m = [model.loss(b, teacher_forcing=share, generator=torch.Generator().manual_seed(seed))[1] for b in valid]
+        for k in ("loss_code", "top1", "top10"): res[f"{k}_fed_{share:g}"] = round(float(np.mean([float(x[k]) for x in m])), 4)
+    runs_, near, kl, said = [], [], np.zeros((2, model.cfg.n_bins)), 0
+    for b in valid:
+        for i in range(len(b)):
+            if b.continues[i] or said >= n: continue
+            said += 1; T = int(b.n_frames[i]); prompt = b.prompt[i,:,:int(b.prompt_len[i])] if b.prompt_len[i] else None
+            c = model.generate_batch([b.text[i,:int(b.text_len[i])]], [prompt], seed=seed+said, min_frames=T, max_frames=T)[0][0].numpy(); t = b.codes[i,0,:T].numpy()
+            edges = np.flatnonzero(np.diff(c, prepend=-1, append=-1)); runs_.append(int(np.diff(edges).max()))
+            k = min(len(c), T); near.append(float(np.mean([c[j] in t[max(0, j-5):j+6] for j in range(k)])))
+            np.add.at(kl[0], c, 1); np.add.at(kl[1], t, 1)
+    p, q = (kl+.5)/(kl+.5).sum(1, keepdims=True)
+    return dict(res, alone_near_truth=round(float(np.mean(near)), 4), alone_longest_run=round(float(np.mean(runs_)), 2), alone_code_kl=round(float((p*np.log(p/q)).sum()), 3))
+
+def forcing(a):
+    import matplotlib.pyplot as plt
+    out = {name: hearing_itself(model, valid, a.utterances) for name,model,valid in runs(a, FORCING)}
+    fig,ax = plt.subplots(figsize=(5, 3))
+    for name,r in out.items(): ax.plot([0, 50, 100], [r[f"top10_fed_{s}"] for s in ("1", "0.5", "0")], "-o", label=name)
+    ax.set(xlabel="% of the input that it made up", ylabel="true code among its first ten"); ax.legend(); fig.tight_layout()
+    return out, fig
+
+def main():
+    p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    p.add_argument("what", choices=("length", "forcing")); p.add_argument("--codes", nargs="+", required=True); p.add_argument("--steps", type=int, default=400); p.add_argument("--config", default="micro")
+    p.add_argument("--utterances", type=int, default=60, help="spoken for the plot"); p.add_argument("--out", default="runs/ablations"); p.add_argument("--device", default=None); p.add_argument("--threads", type=int, default=os.cpu_count())
+    p.add_argument("--set", nargs="*", default=[], help="more settings, as section.key=value"); p.add_argument("--quiet", action="store_true")
+    a = p.parse_args(); torch.set_num_threads(a.threads)
+    out, fig = dict(length=length, forcing=forcing)[a.what](a)
+    Path(a.out).mkdir(parents=True, exist_ok=True); fig.savefig(Path(a.out)/f"{a.what}.png", dpi=100); (Path(a.out)/f"{a.what}.json").write_text(json.dumps(out, indent=1)+"\n")
+    keys = list(next(iter(out.values())))
+    print(f"{'':24}", *[f"{n:>19}" for n in out])
+    for k in keys: print(f"{k:24}", *[f"{str(r[k]):>19}" for r in out.values()])
+    print(f"{a.out}/{a.what}.png")
+
+if __name__ == "__main__": main()

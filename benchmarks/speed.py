@@ -1,0 +1,155 @@
+#!/usr/bin/env python3
+"""How fast is a training step? Everything in one run on one machine, so that the figures compare.
+
+    speed.py                       full size, all cores: a quarter of an hour; wants a machine that does nothing else
+    speed.py --micro               the sizes of micro.yaml
+    speed.py --tiny                seconds, to see that it works
+    speed.py --only steps,memory   some of: steps, loader, proportion, memory
+
+Writes a table to the screen and benchmarks/speed.json (--out). A plain modern decoder (plain.py) of the same width and depth gets the same utterances: that is the yardstick.
+"""
+import argparse, json, os, platform, resource, statistics, subprocess, sys, tempfile, time
+from pathlib import Path
+import numpy as np, torch
+sys.path.insert(0, str(Path(__file__).parent))
+from plain import Plain
+from harmonica.ar import AR, ARConfig
+from harmonica.data import Batch, BucketSampler, CodesDataset, _write_shard, make_loader
+from harmonica.nar import NAR, NARConfig
+from harmonica.train import PRECISIONS, TrainConfig, Trainer
+
+SIZES = dict(full=dict(ar=dict(d_model=512, n_heads=8, n_layers=12, d_ff=1856), nar=dict(d_model=512, n_heads=8, n_layers=8, d_ff=1344), n_q=8, n_bins=1024, frame_rate=75, group=1),
+             micro=dict(ar=dict(d_model=256, n_heads=4, n_layers=8, d_ff=768), nar=dict(d_model=256, n_heads=4, n_layers=5, d_ff=768), n_q=8, n_bins=1024, frame_rate=50, group=2),
+             tiny=dict(ar=dict(d_model=64, n_heads=2, n_layers=2, d_ff=128), nar=dict(d_model=64, n_heads=2, n_layers=2, d_ff=128), n_q=4, n_bins=64, frame_rate=50, group=1))
+
+def build(kind, z, checkpoint=False, group=None):
+    torch.manual_seed(0)
+    c = dict(z["ar" if kind.endswith("ar") and kind != "nar" and kind != "plain-nar" else "nar"])
+    if kind == "ar": return AR(ARConfig(**c, n_q=z["n_q"], n_bins=z["n_bins"], frame_rate=z["frame_rate"], group=group or z["group"], dropout=0., grad_checkpoint=checkpoint))
+    if kind == "nar": return NAR(NARConfig(**c, vocab_size=128, n_q=z["n_q"], n_bins=z["n_bins"], dropout=0., grad_checkpoint=checkpoint))
+    return Plain(bins=z["n_bins"], d=c["d_model"], heads=c["n_heads"], layers=c["n_layers"], d_ff=c["d_ff"], causal=kind == "plain-ar")
+
+def batch(z, B, T, L=None, P=None, seed=0):
+    g = torch.Generator().manual_seed(seed); L, P = L or max(4, T//4), P if P is not None else 3*z["frame_rate"]
+    n = lambda k: torch.full((B,), k)
+    codes = lambda k: torch.randint(z["n_bins"], (B, z["n_q"], k), generator=g)
+    when = torch.diff(torch.linspace(0, T, L+1).round().long()).expand(B, -1)
+    return Batch(torch.randint(1, 50, (B, L), generator=g), n(L), codes(T), n(T), codes(P), n(P), torch.zeros(B, dtype=torch.bool), [str(i) for i in range(B)], when)
+
+class Step:
+    "One AdamW update, as `Trainer` makes it"
+    def __init__(self, model, precision, device):
+        self.folder = tempfile.mkdtemp()
+        self.t = Trainer(model, [], TrainConfig(grad_accum_steps=1, warmup_steps=1, precision=precision, ema=0), self.folder, device)
+    def __call__(self, b): self.t.one_step([b]); return float(self.t.metrics["loss"]) # reading it makes a GPU finish
+
+def best_of(f, n):
+    f(); took = []
+    for _ in range(n): t = time.perf_counter(); f(); took.append(time.perf_counter()-t)
+    return statistics.median(took)
+
+def matmul(precision, device, size):
+    a = torch.randn(size, size, device=device).to(PRECISIONS[precision])
+    return 2*size**3/best_of(lambda: float((a@a)[0,0]), 3)
+
+def model_flops(model, b, kind):
+    "Multiply-adds of the matrices and of attention, forward and backward (3 x forward), counted by torch"
+    from torch.utils.flop_counter import FlopCounterMode
+    with FlopCounterMode(display=False) as f: loss,_ = model.train().loss(b); loss.backward()
+    model.zero_grad(set_to_none=True)
+    return f.get_total_flops()
+
+def steps(z, a, out):
+    "AR and NAR against the yardstick, same utterances, turn by turn"
+    B, T = a.batch, int(a.seconds*z["frame_rate"])
+    b = batch(z, B, T).to(a.device)
+    # group 1: the same number of positions as the yardstick has; the grouping of our own recipe beside it
+    kinds = [("ar", 1), ("plain-ar", 1), ("nar", 1), ("plain-nar", 1)] + ([("ar", z["group"])] if z["group"] > 1 else [])
+    for precision in a.precision:
+        peak = matmul(precision, a.device, a.matmul)
+        made = {}
+        for kind,g in kinds:
+            m = build(kind, z, group=g); made[kind,g] = m, Step(m, precision, a.device), []
+        for i in range(a.repeat+1):                       # in turns: what else the machine does hits all alike
+            for m,s,took in made.values():
+                t = time.perf_counter(); s(b)
+                if i: took.append(time.perf_counter()-t)
+        for (kind,g),(m,s,took) in made.items():
+            flops = model_flops(m, b, kind); sec = statistics.median(took)
+            out["steps"][f"{kind}{f' group {g}' if g > 1 else ''} {precision}"] = dict(params=round(sum(p.numel() for p in m.parameters())/1e6, 2), step_seconds=round(sec, 4),
+                frames_per_second=round(B*T/sec, 1), tflops=round(flops/sec/1e12, 4), share_of_matmul=round(flops/sec/peak, 3), spread=round(max(took)/min(took), 2))
+        out["matmul_tflops"][precision] = round(peak/1e12, 4)
+        r = out["steps"]
+        for k in ("ar", "nar"): out["ratio"][f"{k} {precision}"] = round(r[f"{k} {precision}"]["frames_per_second"]/r[f"plain-{k} {precision}"]["frames_per_second"], 2)
+
+def cache(z, folder, n=400):
+    "A made-up cache of codes"
+    rng, rows = np.random.default_rng(0), []
+    for i in range(n):
+        T = int(rng.uniform(2, 12)*z["frame_rate"])
+        rows.append(dict(id=f"u{i}", text="x"*(T//5), speaker=f"s{i%20}", source="t", split="train", seconds=T/z["frame_rate"], n_frames=T, codes=rng.integers(0, z["n_bins"], z["n_q"]*T).astype(np.int16)))
+    _write_shard(rows, folder/"000-of-001-00000.arrow")
+    (folder/"card.json").write_text(json.dumps(dict(version=1, codec="t", codec_hash="t", frame_rate=z["frame_rate"], sample_rate=24000, n_q=z["n_q"], codebook_size=z["n_bins"])))
+    class Letters:
+        def encode(self, text, **kw): return [5]*len(text)
+    return CodesDataset(folder, "train", None, Letters())
+
+def loader(z, a, out):
+    "Seconds to make a batch, with nobody helping, as a share of the step that uses it"
+    with tempfile.TemporaryDirectory() as tmp:
+        ds = cache(z, Path(tmp)); frames = a.batch*int(a.seconds*z["frame_rate"])
+        it = iter(make_loader(ds, BucketSampler(ds.lengths, max(frames, ds.lengths.max()), 0), 0)); s = Step(build("ar", z), a.precision[0], a.device)
+        made, used, pad = [], [], []
+        for i in range(a.repeat+2):
+            t = time.perf_counter(); b = next(it); t1 = time.perf_counter(); s(b.to(a.device)); t2 = time.perf_counter()
+            if i > 1: made.append(t1-t); used.append(t2-t1); pad.append(1-float(b.frame_mask.float().mean()))
+    out["loader"] = dict(batch_seconds=round(statistics.median(made), 5), step_seconds=round(statistics.median(used), 4), share=round(statistics.median(made)/(statistics.median(made)+statistics.median(used)), 4), padding=round(statistics.mean(pad), 3))
+
+def proportion(z, a, out):
+    "A step of ten times the frames should cost ten times the time"
+    few, many = a.frames
+    for kind in ("ar", "nar"):
+        s, T, res = Step(build(kind, z), a.precision[0], a.device), int(a.seconds*z["frame_rate"]), {}
+        for n in (few, many):
+            b = batch(z, max(1, round(n/T)), T).to(a.device); real = b.codes.shape[0]*T
+            res[real] = best_of(lambda: s(b), max(1, a.repeat//2))
+        (f1,t1),(f2,t2) = res.items()
+        out["proportion"][kind] = dict(frames=[f1, f2], seconds=[round(t1, 3), round(t2, 3)], cost_per_frame_ratio=round((t2/f2)/(t1/f1), 3))
+
+def memory_child(z, a):
+    "In a process of its own: the largest memory of one update on clips of 20 s"
+    m = build("ar", z, checkpoint=a.checkpoint); base = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    b = batch(z, a.batch, int(a.clip*z["frame_rate"]), L=int(a.clip*15), P=3*z["frame_rate"]).to(a.device)
+    if a.device == "cuda": torch.cuda.reset_peak_memory_stats()
+    t = time.perf_counter(); s = Step(m, a.precision[0], a.device); s(b)
+    peak = torch.cuda.max_memory_allocated()/1e9 if a.device == "cuda" else resource.getrusage(resource.RUSAGE_SELF).ru_maxrss*(1 if sys.platform == "darwin" else 1024)/1e9
+    print(json.dumps(dict(peak_gb=round(peak, 2), before_gb=round(base*1024/1e9, 2), seconds=round(time.perf_counter()-t, 2))))
+
+def memory(z, a, out):
+    for check in (False, True):
+        cmd = [sys.executable, __file__, "--child", "--size", a.size, "--batch", str(a.memory_batch), "--clip", str(a.clip), "--device", a.device, "--threads", str(a.threads), "--precision", a.precision[0]] + ["--checkpoint"]*check
+        r = subprocess.run(cmd, capture_output=True, text=True)
+        out["memory"][f"{a.memory_batch} clips of {a.clip:g} s, {'recomputed' if check else 'kept'}"] = json.loads(r.stdout) if r.returncode == 0 else dict(failed=(r.stderr.strip().splitlines() or ["killed"])[-1][-200:])
+
+PARTS = dict(steps=steps, loader=loader, proportion=proportion, memory=memory)
+
+def main():
+    p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    p.add_argument("--size", default="full", choices=list(SIZES)); p.add_argument("--micro", action="store_true"); p.add_argument("--tiny", action="store_true")
+    p.add_argument("--only", default=",".join(PARTS)); p.add_argument("--precision", nargs="+", default=["fp32", "bf16"]); p.add_argument("--device", default="cpu"); p.add_argument("--threads", type=int, default=os.cpu_count())
+    p.add_argument("--batch", type=int, default=2, help="utterances of a step"); p.add_argument("--seconds", type=float, default=5, help="length of each"); p.add_argument("--repeat", type=int, default=5); p.add_argument("--matmul", type=int, default=4096)
+    p.add_argument("--frames", type=int, nargs=2, default=[2000, 20000]); p.add_argument("--clip", type=float, default=20.); p.add_argument("--memory-batch", type=int, default=8)
+    p.add_argument("--out", default=str(Path(__file__).with_name("speed.json"))); p.add_argument("--child", action="store_true"); p.add_argument("--checkpoint", action="store_true")
+    a = p.parse_args()
+    if a.micro: a.size = "micro"
+    if a.tiny: a.size, a.repeat, a.matmul, a.frames, a.memory_batch, a.seconds, a.clip = "tiny", 3, 256, [200, 2000], 2, 2, 4
+    torch.set_num_threads(a.threads); z = SIZES[a.size]
+    if a.child: return memory_child(z, a)
+    out = dict(machine=platform.processor() or platform.machine(), threads=a.threads, torch=str(torch.__version__), size=a.size, load=[round(x, 2) for x in os.getloadavg()], batch=[a.batch, a.seconds], matmul_tflops={}, steps={}, ratio={}, loader={}, proportion={}, memory={})
+    for k in a.only.split(","):
+        if k not in PARTS: sys.exit(f"--only {k}: give some of {', '.join(PARTS)}")
+        PARTS[k](z, a, out); print(f"{k}:", json.dumps({n: out[n] for n in (("matmul_tflops", "steps", "ratio") if k == "steps" else (k,))}, indent=1), flush=True)
+    if out["load"][0] > a.threads*.3: print(f"the machine was busy when this began (load {out['load'][0]}): the figures are not to be trusted")
+    Path(a.out).write_text(json.dumps(out, indent=1)+"\n")
+
+if __name__ == "__main__": main()

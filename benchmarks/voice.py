@@ -1,0 +1,67 @@
+#!/usr/bin/env python3
+"""What the packaged voice needs, and what it can't do, measured.
+
+    voice.py prompts   ITEMS [--asr FOLDER]     likeness and word errors by the length of the prompt: 1, 3, 5 and 10 s
+    voice.py ablations ITEMS [--asr FOLDER]     without prompt, without speaker vector, without durations
+    voice.py books     ITEMS [--asr FOLDER]     how many books the NAR should fill
+    voice.py draws     ITEMS [--asr FOLDER]     temperatures
+    voice.py hard      [--reference me.wav] --asr FOLDER     the forty sentences of hard.txt: which are lost?
+
+ITEMS is a .jsonl with text and prompt in each row. A table on the screen, and KIND.json beside --out.
+"""
+import argparse, json
+from pathlib import Path
+from harmonica import Voice
+from harmonica.codec import packaged_voice
+from harmonica.eval import evaluate, read_rows
+
+class Speaker:
+    "A Voice with some of its habits changed, as `evaluate` wants it"
+    def __init__(self, voice, before=lambda v: v, **how): self.voice, self.before, self.how = voice, before, how
+    def say(self, text, reference=None, reference_text=None, seed=0, **kw): return self.before(self.voice.like(reference)).say(text, seed=seed, **{**self.how, **kw})
+
+def mute_speaker(v):
+    "The speaker vector of nobody"
+    for m in (v.ar, v.nar): m.speaker.forward = lambda prompt, n=None, s=m.speaker: s.nobody.expand(len(prompt), -1)
+    return v
+
+def no_prompt(v): v.prompt = v.prompt[:,:0]; return v
+
+def no_durations(v):
+    "Every symbol takes equally long"
+    inner = v.ar.length.predict
+    v.ar.length.predict.forward = lambda x, n, s, f=type(inner).forward: (lambda d: (d>0)*d.sum(1, keepdim=True)/(d>0).sum(1, keepdim=True))(f(inner, x, n, s))
+    return v
+
+def seconds(n):
+    def cut(v): v.prompt = v.prompt[:,:v.codec.frames(n)]; return v
+    return cut
+
+def books(n):
+    def few(v): v.n_books = n; return v
+    return few
+
+def main():
+    p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    p.add_argument("kind", choices=("prompts", "ablations", "books", "draws", "hard")); p.add_argument("items", nargs="?")
+    p.add_argument("--asr", help="folder of a Whisper model, or its name"); p.add_argument("--limit", type=int, default=40); p.add_argument("--reference", default=str(packaged_voice()))
+    p.add_argument("--out", default="."); p.add_argument("--scores", default="ge2e,dvec")
+    a = p.parse_args()
+    if a.kind == "hard": items = [dict(id=f"hard-{i:02d}", text=t.strip(), prompt=a.reference) for i,t in enumerate(open(Path(__file__).parent/"hard.txt"))]
+    elif not a.items: p.error("give ITEMS, a .jsonl file")
+    else: items = read_rows(a.items); items = items[::max(1, len(items)//a.limit)]
+    for r in items: r.pop("prompt_text", None)
+    variants = dict(hard=lambda: {"hard": Speaker(Voice.load())},
+        prompts=lambda: {f"{n:g} s": Speaker(Voice.load(), seconds(n)) for n in (1,3,5,10)},
+        ablations=lambda: {"whole": Speaker(Voice.load()), "no prompt, no speaker vector": Speaker(Voice.load(), no_prompt), "no speaker vector": Speaker(Voice.load(), mute_speaker), "equal durations": Speaker(Voice.load(), no_durations)},
+        books=lambda: {f"{n} books": Speaker(Voice.load(), books(n)) for n in (1,2,3,4,6,8)},
+        draws=lambda: {f"temperature {t:g}": Speaker(Voice.load(), temperature=t) for t in (0., .3, .5, .8)})[a.kind]()
+    found = {}
+    for name,voice in variants.items():
+        rep = evaluate(items, voice, asr=a.asr, scores=a.scores, progress=False)
+        found[name] = dict(overall=rep.results["overall"], failure_rates=rep.results["failure_rates"])
+        print(f"\n== {name}\n{rep}", flush=True)
+        if a.kind == "hard": found[name]["items"] = [{k: i.get(k) for k in ("id", "text", "heard", "wer", "failures")} for i in rep.items]
+    out = Path(a.out)/f"{a.kind}.json"; out.write_text(json.dumps(found, indent=1)); print(out)
+
+if __name__ == "__main__": main()
