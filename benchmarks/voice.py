@@ -5,15 +5,20 @@
     voice.py ablations ITEMS [--asr FOLDER]     without prompt, without speaker vector, without durations
     voice.py books     ITEMS [--asr FOLDER]     how many books the NAR should fill
     voice.py draws     ITEMS [--asr FOLDER]     temperatures
+    voice.py means     ITEMS                    recordings (rows with wav, text, speaker) repainted by the NAR from their true book 0: likeliest codes against mean vectors
     voice.py hard      [--reference me.wav] --asr FOLDER     the forty sentences of hard.txt: which are lost?
 
 ITEMS is a .jsonl with text and prompt in each row. A table on the screen, and KIND.json beside --out.
 """
 import argparse, json
 from pathlib import Path
-from harmonica import Voice
+import torch
+from harmonica import Clip, Voice
+from harmonica.checkpoint import load_model, packaged_weights
+import harmonica.align   # knows how to load an aligner
 from harmonica.codec import packaged_voice
 from harmonica.eval import evaluate, read_rows
+from harmonica.microcodec import MelLoss
 
 class Speaker:
     "A Voice with some of its habits changed, as `evaluate` wants it"
@@ -41,9 +46,27 @@ def books(n):
     def few(v): v.n_books = n; return v
     return few
 
+def means(rows):
+    "Distance of mel spectrograms from the sound of all true books"
+    v, aligner, mel, far = Voice.load(), load_model(packaged_weights("aligner")), MelLoss(), {}
+    by = {}
+    for r in rows: by.setdefault(r.get("speaker"), []).append(r)
+    for who,mine in by.items():
+        for r,other in zip(mine, mine[1:]):
+            clip = Clip.load(r["wav"]).tidy(); codes = v.codec.encode(clip)
+            text = torch.tensor(v.tokenizer.encode(r["text"], edges=True)); when = aligner.durations(clip, r["text"], v.codec.frame_rate, codes.shape[1])
+            if not when: continue
+            hear = lambda c: torch.from_numpy((v.codec.decode(c) if not c.is_floating_point() else v.decode(c)).samples)[None]
+            whole = hear(codes)
+            for k in (1, 2, 3, 4, 8):
+                guess, mean = v.nar.generate(text, codes[0], v.like(other["wav"]).prompt, durations=torch.tensor(when), n_q=k, vectors=v.codec.rvq.books)
+                for name,x in (("true", codes[:k]), ("likeliest", guess), ("mean", mean)): far.setdefault((k, name), []).append(float(mel(hear(x), whole)))
+    print("books  true  likeliest  mean   (distance of log-mel spectrograms, %d recordings)" % len(far[1, "true"]))
+    for k in (1, 2, 3, 4, 8): print(f"{k:5}", *(f"{sum(far[k,n])/len(far[k,n]):8.3f}" for n in ("true", "likeliest", "mean")))
+
 def main():
     p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    p.add_argument("kind", choices=("prompts", "ablations", "books", "draws", "hard")); p.add_argument("items", nargs="?")
+    p.add_argument("kind", choices=("prompts", "ablations", "books", "draws", "means", "hard")); p.add_argument("items", nargs="?")
     p.add_argument("--asr", help="folder of a Whisper model, or its name"); p.add_argument("--limit", type=int, default=40); p.add_argument("--reference", default=str(packaged_voice()))
     p.add_argument("--out", default="."); p.add_argument("--scores", default="ge2e,dvec")
     a = p.parse_args()
@@ -51,6 +74,7 @@ def main():
     elif not a.items: p.error("give ITEMS, a .jsonl file")
     else: items = read_rows(a.items); items = items[::max(1, len(items)//a.limit)]
     for r in items: r.pop("prompt_text", None)
+    if a.kind == "means": return means(items)
     variants = dict(hard=lambda: {"hard": Speaker(Voice.load())},
         prompts=lambda: {f"{n:g} s": Speaker(Voice.load(), seconds(n)) for n in (1,3,5,10)},
         ablations=lambda: {"whole": Speaker(Voice.load()), "no prompt, no speaker vector": Speaker(Voice.load(), no_prompt), "no speaker vector": Speaker(Voice.load(), mute_speaker), "equal durations": Speaker(Voice.load(), no_durations)},

@@ -472,7 +472,7 @@ def train_codec(
     torch.manual_seed(cfg.training.seed)
     return _listen(cfg, "codec", MicroCodec(cfg.model.codec), crops, valid, folder, device, resume, init, callbacks, progress)
 
-# %% ../nbs/55_recipes.ipynb #b991cd1b
+# %% ../nbs/55_recipes.ipynb #6cced2da
 def train_decoder(
     cfg:Config,         # From `load_config`
     folder:str,         # Of the run
@@ -486,7 +486,7 @@ def train_decoder(
     if not (init or resume): raise ValueError("stage decoder goes on from a codec: give its file with --init")
     cfg, device = cfg.for_stage("decoder"), pick_device(device)
     crops, valid = _sound(cfg)
-    model = load_model(init) if init else MicroCodec(cfg.model.codec)
+    model = load_model(init or Path(folder)/"decoder.safetensors", kind="codec")   # the size is that of the codec, whatever the config says
     cfg.model.codec, folder = model.cfg, open_run(cfg, folder, resume)
     torch.manual_seed(cfg.training.seed)
     game = Game()

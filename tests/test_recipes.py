@@ -150,6 +150,31 @@ def test_codec_trains_and_its_books_start_the_embeddings(tmp_path):
     with pytest.raises(ValueError, match="data.audio_dir is not set"): train_codec(load_config("smoke"), tmp_path/"y", "cpu")
     with pytest.raises(ValueError, match="hold|made by codec"): train_ar(smoke(tmp_path/"codes", "data.codec=encodec_24khz"), tmp_path/"z", "cpu")
 
+def test_a_decoder_learns_alone_and_an_aligner_learns_phones(tmp_path):
+    from harmonica import load_codec
+    from harmonica.microcodec import prepare_audio
+    from harmonica.recipes import train_aligner, train_decoder
+    rng = np.random.default_rng(0)
+    with open(tmp_path/"m.jsonl", "w") as f:
+        for i in range(3):
+            Clip((.1*np.sin(np.arange(24000)*rng.uniform(.02, .1))).astype(np.float32)).save(tmp_path/f"{i}.wav")
+            f.write(json.dumps(dict(audio=f"{i}.wav", text="hm", speaker="a", phonemes="hm", durations="10 10 10 10"))+"\n")
+    prepare_audio([tmp_path/"m.jsonl"], tmp_path/"sound", progress=False)
+    small = [f"data.audio_dir={tmp_path}/sound", "training.max_steps=2", "training.valid_every=0", "model.codec.n_q=2", "model.codec.n_bins=16", "model.codec.code_dim=8",
+             "model.codec.enc_dim=16", "model.codec.enc_layers=1", "model.codec.dec_dim=16", "model.codec.dec_layers=1"]
+    train_codec(load_config("smoke", small), tmp_path/"codec", "cpu", progress=False)
+    first = tmp_path/"codec/codec.safetensors"
+    train_decoder(load_config("smoke", small), tmp_path/"decoder", "cpu", init=first, progress=False)
+    a, b = load_codec(str(first)), load_codec(str(tmp_path/"decoder/decoder.safetensors"))
+    x = Clip.load(tmp_path/"0.wav")
+    assert a.hash == b.hash and torch.equal(a.encode(x), b.encode(x)) and not torch.equal(a.mouth[1].weight, b.mouth[1].weight)
+    whole = train_decoder(load_config("smoke", [*small, "training.max_steps=4"]), tmp_path/"decoder", "cpu", resume=True, progress=False)
+    assert whole.step == 4 and any("critic_loss" in l for l in open(tmp_path/"decoder/log.jsonl"))
+    with pytest.raises(ValueError, match="--init"): train_decoder(load_config("smoke", small), tmp_path/"x", "cpu")
+    t = train_aligner(load_config("smoke", small), tmp_path/"aligner", "cpu", progress=False)
+    from harmonica.checkpoint import load_model
+    assert t.step == 2 and load_model(tmp_path/"aligner/aligner.safetensors", kind="aligner").cfg.hop == 480
+
 def test_no_cache_no_run(tmp_path, codes):
     with pytest.raises(ValueError, match="data.cache_dir is not set"): train_ar(load_config("smoke"), tmp_path/"a", "cpu")
     with pytest.raises(ValueError, match="no codes in.*harmonica-preprocess"): train_ar(load_config("smoke", [f"data.cache_dir={tmp_path}/none"]), tmp_path/"a", "cpu")
