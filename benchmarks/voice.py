@@ -15,7 +15,6 @@ from pathlib import Path
 import torch
 from harmonica import Clip, Voice
 from harmonica.checkpoint import load_model, packaged_weights
-import harmonica.align   # knows how to load an aligner
 from harmonica.codec import packaged_voice
 from harmonica.eval import evaluate, read_rows
 from harmonica.microcodec import MelLoss

@@ -7,7 +7,7 @@ Docs: https://harmonica-tts.github.io/harmonica/align.html.md"""
 # %% auto #0
 __all__ = ['AlignerConfig', 'Aligner', 'viterbi']
 
-# %% ../nbs/46_align.ipynb #949655da
+# %% ../nbs/46_align.ipynb #60053063
 from dataclasses import dataclass
 import numpy as np, torch, torch.nn.functional as F
 from fastcore.basics import patch
@@ -15,7 +15,7 @@ from torch import nn, Tensor
 from .codec import Clip
 from .microcodec import ConvBlock, columns, mel_filters, phone_class, phone_classes
 from .text import Tokenizer
-from .checkpoint import kinds, load_model, packaged_weights
+from .checkpoint import kinds
 
 # %% ../nbs/46_align.ipynb #647e3b25
 @dataclass
@@ -83,7 +83,7 @@ def viterbi(
     for t in range(T-1, -1, -1): frames[s] += 1; s -= came[t,s]
     return frames, score
 
-# %% ../nbs/46_align.ipynb #ed4ab849
+# %% ../nbs/46_align.ipynb #a5325d22
 @patch
 @torch.no_grad()
 def align(self:Aligner,
@@ -104,17 +104,27 @@ def align(self:Aligner,
     return out, float(score)
 
 @patch
+def fits(self:Aligner,
+    clip:Clip, # Speech
+    text:str, # What is said, as written
+    worst:float=-2.3, # Below this mean log-probability the text is not what is said
+)->tuple: # Symbols with edges, and frames of each (none where text and sound do not fit)
+    "Align a text as it is written, if it is what is said"
+    symbols = Tokenizer("phonemes").symbols(text)
+    try: frames, score = self.align(clip, symbols)
+    except ValueError: return "", np.zeros(0, np.int64)
+    return (f" {symbols} ", frames) if score >= worst else ("", frames[:0])
+
+@patch
 def durations(self:Aligner,
     clip:Clip, # Speech, tidied
     text:str, # What is said, as written
     frame_rate:float, # Frames a second of the codec
     n_frames:int, # Frames that the codec made of the clip
-    worst:float=-2.3, # Below this mean log-probability the text is not what is said
 )->list: # Frames of each token with edges, adding up to `n_frames`; empty where text and sound do not fit
     "Durations in a codec's frames, for `harmonica.data.prepare`"
-    try: frames, score = self.align(clip, Tokenizer("phonemes").symbols(text))
-    except ValueError: return []
-    if score < worst: return []
+    _, frames = self.fits(clip, text)
+    if not len(frames): return []
     ends = np.round(np.cumsum(frames)*self.cfg.hop/self.cfg.sample_rate*frame_rate).astype(int)
     ends[-1] = n_frames
     return np.diff(np.minimum(ends, n_frames), prepend=0).tolist()
@@ -123,10 +133,7 @@ def durations(self:Aligner,
 def phones(self:Aligner,
     clip:Clip, # Speech
     text:str, # What is said, as written
-    worst:float=-2.3, # As in `durations`
 )->np.ndarray: # Class of each frame, (T,); empty where text and sound do not fit
     "Which phone sounds in each frame"
-    symbols = Tokenizer("phonemes").symbols(text)
-    try: frames, score = self.align(clip, symbols)
-    except ValueError: return np.zeros(0, np.int16)
-    return np.repeat([phone_class(c) for c in f" {symbols} "], frames).astype(np.int16) if score >= worst else np.zeros(0, np.int16)
+    symbols, frames = self.fits(clip, text)
+    return np.repeat(np.array([phone_class(c) for c in symbols], np.int16), frames)

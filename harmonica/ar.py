@@ -7,7 +7,7 @@ Docs: https://harmonica-tts.github.io/harmonica/ar.html.md"""
 # %% auto #0
 __all__ = ['GAP', 'ARConfig', 'AR', 'n_steps']
 
-# %% ../nbs/30_ar.ipynb #c45fd519
+# %% ../nbs/30_ar.ipynb #3262a269
 import math
 from dataclasses import dataclass
 import torch, torch.nn as nn, torch.nn.functional as F
@@ -16,7 +16,7 @@ from fastcore.basics import patch
 from .blocks import Transformer, CodeEmbedding, TextEncoder, prefix_mask, lengths_mask
 from .sample import sample
 from .speaker import SpeakerEncoder
-from .length import LengthControl, length_loss, place, unroll
+from .length import LengthControl, length_loss, place, stretch, unroll
 
 # %% ../nbs/30_ar.ipynb #9c57a7a2
 @dataclass
@@ -131,7 +131,7 @@ def cue(self:AR,
     y = self.about(torch.cat([said, when], -1).reshape(len(enc), n, -1))
     return y if given is None else y*given[:,None,None]
 
-# %% ../nbs/30_ar.ipynb #b6217ffa
+# %% ../nbs/30_ar.ipynb #09b71aa5
 @patch
 def read(self:AR,
     batch, # A `Batch`
@@ -150,7 +150,7 @@ def read(self:AR,
         # in generation the length is a guess: get used to it, where symbols have no measured places
         total = torch.where(known, total, total*(.05*noise).exp().to(total.device))
         given = (keep >= self.cfg.cond_drop).to(total.device)
-    used = torch.where(known[:,None], true, dur.detach()*(total/dur.detach().sum(1).clamp(min=1e-3))[:,None])
+    used = torch.where(known[:,None], true, stretch(dur.detach(), total))
     x,real = self.prefix(batch.text, batch.text_len, batch.prompt, batch.prompt_len, spk, enc, total, given)
     pos = self.places(used, total, batch.prompt_len, x.shape[1]-1-enc.shape[1], cont)
     about = self.cue(enc, used, -batch.prompt_len*cont, n_steps(batch.codes.shape[2], self.cfg.group)+1, given)
@@ -252,7 +252,7 @@ def loss(self:AR,
     w = self.cfg.duration_loss_weight if duration_loss_weight is None else duration_loss_weight
     return code + w*dur, metrics
 
-# %% ../nbs/30_ar.ipynb #b356f959
+# %% ../nbs/30_ar.ipynb #d33dbc75
 @patch
 def guess_length(self:AR,
     dur:Tensor, # Durations of the symbols, (B,L)
@@ -298,7 +298,7 @@ def speak(self:AR,
     lo, n_max = torch.minimum(lo, hi), int(hi.max())//g
     x, real = self.prefix(text, text_len, prompt, prompt_len, spk, enc, covers)
     pos = self.places(dur, covers, prompt_len, x.shape[1]-1-enc.shape[1], continues)
-    about = self.cue(enc, dur*(covers/dur.sum(1).clamp(min=1e-3))[:,None], -prompt_len*continues, n_max+1)
+    about = self.cue(enc, stretch(dur, covers), -prompt_len*continues, n_max+1)
     if cfg != 1:
         about = torch.cat([about, torch.zeros_like(about)])
         blank = real.clone(); blank[:,1:] = False
@@ -335,7 +335,7 @@ def speak(self:AR,
         y = y + about[:,s+1:s+2]
         h = self.tf(y, None if mask is None else mask[...,:N+2+s], time[s].expand(R, 1), cache=cache)
 
-# %% ../nbs/30_ar.ipynb #d9d2ec13
+# %% ../nbs/30_ar.ipynb #e7ffb6b3
 @patch
 def check(self:AR, text, prompt):
     "Tensors on the model's device, or a ValueError"
@@ -378,7 +378,7 @@ def plan(self:AR,
         text, n, prompt, prompt_len, cont, said = self.batch_up([text], [prompt], [continues], [prompt_text_len])
         dur = self.length(self.text(text, n), n, self.speaker(prompt, prompt_len))
         covers, _ = self.guess_length(dur, prompt_len, cont, said, speed)
-        return (dur*(covers/dur.sum(1).clamp(min=1e-3))[:,None])[0]
+        return stretch(dur, covers)[0]
     finally: self.train(was)
 
 @patch

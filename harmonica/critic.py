@@ -7,11 +7,11 @@ Docs: https://harmonica-tts.github.io/harmonica/critic.html.md"""
 # %% auto #0
 __all__ = ['Critic', 'Critics', 'Game', 'decoder_only']
 
-# %% ../nbs/07_critic.ipynb #733fbf8e
+# %% ../nbs/07_critic.ipynb #826411c1
 import torch, torch.nn.functional as F
 from fastcore.basics import patch
 from torch import nn, Tensor
-from .microcodec import MelLoss, MicroCodec, columns, find_pitch, glide, hold
+from .microcodec import MelLoss, MicroCodec, columns
 
 # %% ../nbs/07_critic.ipynb #874bfa40
 class Critic(nn.Module):
@@ -43,7 +43,7 @@ class Critics(nn.Module):
 
     def forward(self, wav): return [c(wav) for c in self.each]
 
-# %% ../nbs/07_critic.ipynb #63e04540
+# %% ../nbs/07_critic.ipynb #220f4f85
 class Game:
     "The two losses, to be given to a `Trainer`: `loss=game.decode`, `others=dict(critic=(game.critics, game.judge))`"
     def __init__(self,
@@ -72,11 +72,9 @@ def decode(self:Game,
     few = torch.where(torch.rand(B, device=dev) < .5, 4, torch.randint(1, m.n_q+1, (B,), device=dev))     # four books are what a small NAR fills well
     n_q = torch.where(torch.rand(B, device=dev) < .5, few, m.n_q) if m.training else torch.full((B,), m.n_q, device=dev)
     with torch.no_grad():
-        codes, f = m.to_codes(wav), find_pitch(wav, m.sample_rate, m.cfg.hop//m.cfg.sub)
+        codes = m.to_codes(wav)
         z = sum(m.rvq.books[j][codes[:,j]]*(j < n_q)[:,None,None] for j in range(m.n_q))
-    h, scores = m.think(z)
-    pitch, off = m.pitch_loss(scores, f)
-    made = m.render(h, glide(hold(f), m.cfg.hop//m.cfg.sub))
+    made, pitch, off = m.retell(z, wav)
     mel = self.mel.to(dev)(made, wav)
     loss, parts = self.mel_weight*mel + self.pitch_weight*pitch, dict(mel=mel.detach(), pitch=pitch.detach(), pitch_error=off)
     if not m.training: return loss, parts

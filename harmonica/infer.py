@@ -210,7 +210,7 @@ def _checked(seed=0, speed=1., best_of=1, max_seconds=None, temperature=None, to
     if chunk is not None and best_of > 1: raise ValueError(f"best_of={best_of} with chunk={chunk}: one cannot choose among attempts while speaking; it must be one or the other, try best_of=1")
     return dict(seed=seed, max_seconds=max_seconds, chunk=chunk), dict(temperature=temperature, top_k=top_k, top_p=top_p, speed=speed, best_of=best_of)
 
-# %% ../nbs/60_infer.ipynb #47fbc087
+# %% ../nbs/60_infer.ipynb #f4c8a24a
 @patch
 def stream(self:Voice,
     text:str, # What to say, any length
@@ -259,13 +259,18 @@ def _parts(self:Voice, sentence, generator, how, chunk):
 def _live(self:Voice, sentence, generator, how, n):
     "All books of a sentence, a piece at a time, each twice as long as the one before"
     said = dict(continues=bool(self.text), prompt_text_len=len(self.known()))
-    first, codes, most, speed = [], None, self.codec.frames(self.room()), how["speed"]
+    first, codes, most = [], torch.zeros(0, 0), self.codec.frames(self.room())
+    def more(have): # what is new once book 0 has so many frames
+        nonlocal codes
+        done = codes.shape[1]
+        codes, z = self.books(sentence, torch.cat(first)[:have], how["speed"], codes if done else None)
+        return z[done:] if z.is_floating_point() else z[:,done:]
     for step in self.ar.stream(self.tokens(sentence), self.prompt, generator=generator, **said, **{k: v for k,v in how.items() if k != "best_of"}):
         first.append(step)
-        have, done = sum(map(len, first)), 0 if codes is None else codes.shape[1]
-        if have-done >= n and have <= most: codes, z = self.books(sentence, torch.cat(first), speed, codes); yield z[done:] if z.is_floating_point() else z[:,done:]; n *= 2
-    done = 0 if codes is None else codes.shape[1]
-    if first and sum(map(len, first)) > done < most: codes, z = self.books(sentence, torch.cat(first)[:most], speed, codes); yield z[done:] if z.is_floating_point() else z[:,done:]
+        have = sum(map(len, first))
+        if have-codes.shape[1] >= n and have <= most: yield more(have); n *= 2
+    have = min(most, sum(map(len, first)))
+    if have > codes.shape[1]: yield more(have)
 
 # %% ../nbs/60_infer.ipynb #86baeeec
 @patch

@@ -275,7 +275,7 @@ class MelLoss(nn.Module):
             total = total + (la-lb).abs().mean()
         return total/len(self.sizes)
 
-# %% ../nbs/05_microcodec.ipynb #a4e3a3ca
+# %% ../nbs/05_microcodec.ipynb #e00c1dad
 @dataclass
 class AudioBatch:
     "A stack of sound to learn from"
@@ -302,6 +302,16 @@ def pitch_loss(self:MicroCodec,
     return F.cross_entropy(scores[on], want), off.float().mean()
 
 @patch
+def retell(self:MicroCodec,
+    z:Tensor, # Vectors, (B,T,code_dim)
+    wav:Tensor, # The recording they stand for, (B,N)
+): # samples (B,N), loss of the pitch, share of columns whose pitch is off
+    "Decode in tune with a recording: at its true pitch buzz and recording keep step while the shapes are learned"
+    hop = self.cfg.hop//self.cfg.sub
+    f, (h, scores) = find_pitch(wav, self.sample_rate, hop), self.think(z)
+    return self.render(h, glide(hold(f), hop)), *self.pitch_loss(scores, f)
+
+@patch
 def loss(self:MicroCodec,
     batch:AudioBatch,
     phone_weight:float=.5, # Weight of the phones that book 0 must tell
@@ -309,16 +319,15 @@ def loss(self:MicroCodec,
     commit_weight:float=.25, # Weight of staying near the entries
 ): # Loss and its parts
     "What `Trainer` lowers"
-    B, dev, f = len(batch.wav), batch.wav.device, find_pitch(batch.wav, self.sample_rate, self.cfg.hop//self.cfg.sub)
+    B, dev = len(batch.wav), batch.wav.device
     few = (torch.rand(B, device=dev) < .4) & self.training   # many items use a random number of books, so that a prefix is usable
     n_q = torch.where(few, torch.randint(1, self.n_q+1, (B,), device=dev), self.n_q)
     z = self.latents(batch.wav)
     zq, codes, commit = self.rvq(z, n_q=n_q)
     first = z + (self.rvq.books[0][codes[:,0]]-z).detach()
-    h, scores = self.think(zq)
-    pitch, gross = self.pitch_loss(scores, f)
+    made, pitch, gross = self.retell(zq, batch.wav)
     if not hasattr(self, "mel"): object.__setattr__(self, "mel", MelLoss(self.sample_rate).to(dev))
-    mel = self.mel(self.render(h, glide(hold(f), self.cfg.hop//self.cfg.sub)), batch.wav)       # the true pitch keeps buzz and recording in tune while the shapes are learned
+    mel = self.mel(made, batch.wav)
     loss = mel + commit_weight*commit + pitch_weight*pitch
     parts = dict(mel=mel.detach(), commit=commit.detach(), pitch=pitch.detach(), pitch_error=gross)
     known = batch.phones >= 0
