@@ -389,7 +389,7 @@ def _tell(self:Trainer, event):
     for c in self.callbacks:
         if hasattr(c, event): getattr(c, event)(self)
 
-# %% ../nbs/50_train.ipynb #c988a267
+# %% ../nbs/50_train.ipynb #783bd52e
 @patch
 def _ask_to_stop(self:Trainer, *_):
     if self.stop: raise KeyboardInterrupt
@@ -445,6 +445,7 @@ def fit(self:Trainer,
         bar.close()
         if hear: signal.signal(signal.SIGINT, heard)
     self._tell("after_fit")
+    if self.world > 1: dist.barrier()   # the first process may still be writing: who leaves the group under it may crash on the way out
     return self
 
 # %% ../nbs/50_train.ipynb #ab255112
