@@ -20,7 +20,7 @@ from .corpora import corpus, download as fetch, prepare_many
 from .card import make_report
 from .train import pick_device
 from .checkpoint import load_model, packaged_weights
-from .recipes import STAGES, InferenceConfig, load_config, load_trained, train as cook
+from .recipes import STAGES, InferenceConfig, Painter, load_config, load_trained, train as cook
 from .infer import Voice
 from .eval import Report, codec_report, doctor as look_at, evaluate as judge, failures, listening_page
 from .finetune import finetune as tune_voice
@@ -112,7 +112,7 @@ def preprocess(
     codec:str="micro",          # micro, encodec_24khz, dac_24khz, the path of a codec file; or none: only lay the sound flat, to train a codec on
     out:str=None,               # Folder for the codes (default: ROOT/DATASET-codes)
     shard:str="0/1",            # Make part i of n, as i/n: several processes or machines share the work
-    split:str=None,             # Only this split: train or valid (default: all; for --codec none: train)
+    split:str=None,             # Only this split: train or valid (default: all; where sound is laid flat: train)
     valid:float=None,           # Share of speakers (of sentences, where there are few speakers) to hold out as split valid, 0 to 1 (default: the publisher's split)
     test:float=None,            # ... and as split test
     columns:str=None,           # For hf: the columns of the data set, as audio=flac,text=sentence,speaker=who
@@ -122,12 +122,13 @@ def preprocess(
     num_proc:int=1,             # Processes on this machine
     report:bool=False,          # Write the data card of the codes as a page, report.html; alone with --out: of codes that are there
     aligner:str="packaged",     # What finds out when each phone is said: packaged, the path of an aligner file, or none
+    nar:str=None,               # Lay the sound flat, and note what this NAR (packaged, or a path) makes of it: for --stage decoder
     device:str="auto",          # auto, cpu, cuda or mps
 ):
     "Encode a corpus into a cache of codes. Can be stopped and started again."
     if report and dataset=="ljspeech" and out and (Path(out)/"card.json").exists(): print(make_report(out, None if codec=="micro" else codec)); return
     names = dataset.split(",")
-    out = _writable(out or Path(root if len(names)==1 and not names[0].endswith(".jsonl") else ".")/f"{Path(names[0]).stem}-{'sound' if codec=='none' else 'codes'}")
+    out = _writable(out or Path(root if len(names)==1 and not names[0].endswith(".jsonl") else ".")/f"{Path(names[0]).stem}-{'sound' if codec=='none' or nar else 'codes'}")
     part, dev = _share(shard), pick_device(device)
     try: named = dict(c.split("=") for c in columns.split(",")) if columns else {}
     except ValueError: raise ValueError(f"--columns {columns!r}: give audio=NAME,text=NAME,speaker=NAME") from None
@@ -140,7 +141,10 @@ def preprocess(
         if first is None: raise ValueError(f"--dataset {dataset}: nothing in it{f' is of split {split!r}' if split else ''}: check --root and --split")
         wanted = itertools.chain([first], wanted)
     when = None if aligner=="none" else load_model(packaged_weights("aligner") if aligner=="packaged" else aligner, dev, "aligner")
-    if codec=="none": print(f"{_flat(names, wanted, out, split or 'train', when)} holds the sound, laid flat"); return
+    if nar:
+        if when is None: raise ValueError("--nar wants to know when each phone is said: leave --aligner none out")
+        painter = Painter(load_codec(codec, dev), load_model(packaged_weights("nar") if nar=="packaged" else nar, dev, "nar"), when)
+    if codec=="none" or nar: print(f"{_flat(names, wanted, out, split or 'train', when, painter if nar else None)} holds the sound, laid flat{' and painted' if nar else ''}"); return
     if num_proc > 1:
         def read(): return (u for n in names for u in corpus(n, root, valid, test, **named) if not split or u.split==split)
         stats = prepare_many(read, codec, out, num_proc, part, str(dev), batch_seconds=batch_seconds, min_seconds=min_seconds, max_seconds=max_seconds, aligner=when)
@@ -148,15 +152,15 @@ def preprocess(
     print(f"{out}: {stats['made']} made ({stats['hours']:.2f} h), {stats['skipped']} were there, {stats['rejected']} rejected (see rejected.jsonl)")
     if report: print(make_report(out, load_codec(codec, dev)))
 
-def _flat(names, wanted, out, split, aligner):
+def _flat(names, wanted, out, split, aligner, paint):
     "Sound laid flat, from manifests as they are (they may know phones) or from other corpora by a manifest made for it"
-    if all(n.endswith(".jsonl") for n in names): return prepare_audio(names, out, split, aligner=aligner)
+    if all(n.endswith(".jsonl") for n in names): return prepare_audio(names, out, split, aligner=aligner, paint=paint)
     with tempfile.TemporaryDirectory() as tmp:
         with open(Path(tmp)/"made.jsonl", "w", encoding="utf8") as f:
             for u in wanted:
-                if not isinstance(u.audio, (str, Path)): raise ValueError("--codec none reads files: download the corpus first, or give a manifest")
+                if not isinstance(u.audio, (str, Path)): raise ValueError("laying sound flat reads files: download the corpus first, or give a manifest")
                 f.write(json.dumps(dict(audio=str(Path(u.audio).resolve()), text=u.text, speaker=u.speaker, source=u.source, split=u.split))+"\n")
-        return prepare_audio([Path(tmp)/"made.jsonl"], out, split, aligner=aligner)
+        return prepare_audio([Path(tmp)/"made.jsonl"], out, split, aligner=aligner, paint=paint)
 
 # %% ../nbs/80_cli.ipynb #de1ea855
 @command

@@ -368,6 +368,8 @@ def forward(self:RVQ,
     n_q:Tensor=None, # Books to use for each item, (B,) long (default: all)
 )->tuple: # Described frames (B,T,dim) with the gradient of z, codes (B,n_q,T), commitment loss
     "Describe z; in training the books learn from it"
+    if torch.is_autocast_enabled(z.device.type):                                # entries that move by thousandths need all their digits
+        with torch.autocast(z.device.type, enabled=False): return self(z.float(), mask, n_q)
     res, out, codes, commit = z, torch.zeros_like(z), [], 0.
     real = torch.ones(z.shape[:2], dtype=torch.bool, device=z.device) if mask is None else mask
     for i in range(self.n_q):

@@ -22,13 +22,12 @@ class Critic(nn.Module):
     ):
         super().__init__()
         self.n_fft = n_fft
-        self.convs = nn.ModuleList([nn.Conv2d(2, dim, (3,8), (1,4), (1,2)), nn.Conv2d(dim, dim, (3,5), (1,2), (1,2)),
+        self.convs = nn.ModuleList([nn.Conv2d(1, dim, (3,8), (1,4), (1,2)), nn.Conv2d(dim, dim, (3,5), (1,2), (1,2)),
             nn.Conv2d(dim, dim, (3,5), (1,2), (2,2), dilation=(2,1)), nn.Conv2d(dim, dim, 3, 1, 1)])
         self.out = nn.Conv2d(dim, 1, 3, 1, 1)
 
     def forward(self, wav): # (B,N) -> verdicts (B,1,K,bins/16), features of each layer
-        s = torch.view_as_real(columns(wav, self.n_fft, self.n_fft//4)).permute(0, 3, 1, 2)
-        x, seen = s*(s.pow(2).sum(1, keepdim=True)+1e-8).pow(-.35), []       # loudness to the power 0.3, as the encoder hears it
+        x, seen = columns(wav, self.n_fft, self.n_fft//4)[:,None].abs().clamp(min=1e-4).pow(.3), []       # as the encoder hears it
         for conv in self.convs: x = F.leaky_relu(conv(x), .1); seen.append(x)
         return self.out(x), seen
 
@@ -53,7 +52,7 @@ class Game:
         match_weight:float=4., # Weight of the features' distance
         warmup:int=100, # Steps until critics are listened to in full
     ):
-        self.critics, self.mel, self.made = critics or Critics(), MelLoss(), None
+        self.critics, self.mel, self.heard = critics or Critics(), MelLoss(), None
         self.mel_weight, self.pitch_weight, self.match_weight, self.warmup = mel_weight, pitch_weight, match_weight, warmup
 
 def decoder_only(codec:MicroCodec)->MicroCodec:
@@ -71,21 +70,20 @@ def decode(self:Game,
     B, dev = len(wav), wav.device
     few = torch.where(torch.rand(B, device=dev) < .5, 4, torch.randint(1, m.n_q+1, (B,), device=dev))     # four books are what a small NAR fills well
     n_q = torch.where(torch.rand(B, device=dev) < .5, few, m.n_q) if m.training else torch.full((B,), m.n_q, device=dev)
-    with torch.no_grad():
+    with torch.no_grad(), torch.autocast(dev.type, enabled=False):                                        # the codes must be those that a corpus was encoded with
         codes = m.to_codes(wav)
         z = sum(m.rvq.books[j][codes[:,j]]*(j < n_q)[:,None,None] for j in range(m.n_q))
+        if batch.painted is not None: z = torch.where(batch.painted.isnan(), z, batch.painted)
     made, pitch, off = m.retell(z, wav)
     mel = self.mel.to(dev)(made, wav)
     loss, parts = self.mel_weight*mel + self.pitch_weight*pitch, dict(mel=mel.detach(), pitch=pitch.detach(), pitch_error=off)
     if not m.training: return loss, parts
-    self.made = made.detach()
-    self.critics.requires_grad_(False)
-    fake = self.critics(made)
-    with torch.no_grad(): real = self.critics(wav)
-    self.critics.requires_grad_(True)
+    real = self.critics(wav)
+    self.critics.requires_grad_(False); fake = self.critics(made); self.critics.requires_grad_(True)
+    self.heard = made.detach(), [v for v,_ in real]
     please = sum(F.relu(1-v).mean() for v,_ in fake)/len(fake)
     pairs = [(a,b) for (_,x),(_,y) in zip(fake, real) for a,b in zip(x, y)]
-    match = sum((a-b).abs().mean()/b.abs().mean().clamp(min=1e-6) for a,b in pairs)/len(pairs)
+    match = sum((a-b.detach()).abs().mean()/b.detach().abs().mean().clamp(min=1e-6) for a,b in pairs)/len(pairs)
     ears = min(1., trainer.step/max(1, self.warmup))
     return loss + ears*(please + self.match_weight*match), dict(parts, please=please.detach(), match=match.detach())
 
@@ -95,5 +93,6 @@ def judge(self:Game,
     batch, # An `AudioBatch`
 )->tuple: # Loss, no parts
     "What the critics lower"
-    each = [F.relu(1-r).mean() + F.relu(1+f).mean() for (r,_),(f,_) in zip(self.critics(batch.wav), self.critics(self.made))]
+    made, real = self.heard
+    each = [F.relu(1-r).mean() + F.relu(1+f).mean() for r,(f,_) in zip(real, self.critics(made))]
     return sum(each)/len(each), {}

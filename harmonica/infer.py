@@ -143,10 +143,11 @@ def books(self:Voice,
     first:Tensor, # Book 0, (T,)
     speed:float=1., # As for `book0`
     known:Tensor=None, # Codes of the first frames that are settled already, (n_q,K)
+    when:Tensor=None, # Frames that each token takes (default: as planned)
 )->tuple: # Codes (n_q,T), and what to decode: vectors (T,code_dim) where the codec takes them, or the same codes
     "The grain of the voice: the NAR's part"
     text, how = self.tokens(sentence), dict(continues=bool(self.text))
-    when = self.ar.plan(text, self.prompt, prompt_text_len=len(self.known()), speed=speed, **how)
+    if when is None: when = self.ar.plan(text, self.prompt, prompt_text_len=len(self.known()), speed=speed, **how)
     entries = self.codec.rvq.books if hasattr(self.codec, "sound") else None
     out = self.nar.generate(text, first, self.prompt, durations=when, n_q=self.n_books, known=known, vectors=entries, **how)
     return (out.cpu(), out.cpu()) if entries is None else (out[0].cpu(), out[1])
@@ -248,11 +249,11 @@ def _sentences(self:Voice, pieces, how, seed, max_seconds, chunk):
 def _parts(self:Voice, sentence, generator, how, chunk):
     "(clip, is it the first of the sentence, is it the last)"
     if chunk is None: yield self.decode(self.books(sentence, self.book0(sentence, generator, **how), how["speed"])[1]), True, True; return
-    held, first = None, True
+    held, first, keep = [], True, round(.02*self.codec.sample_rate)      # keep back what may have to be faded out, and no more
     for clip in self.codec.stream(self._live(sentence, generator, how, self.codec.frames(chunk))):
-        if held is not None: yield held, first, False; first = False
-        held = clip
-    if held is not None: yield held, first, True
+        clip = Clip.join([*held, clip]); held = [Clip(clip.samples[-keep:], clip.rate)]
+        if len(clip) > keep: yield Clip(clip.samples[:-keep], clip.rate), first, False; first = False
+    if held: yield *held, first, True
 
 @patch
 @torch.no_grad()
@@ -260,15 +261,16 @@ def _live(self:Voice, sentence, generator, how, n):
     "All books of a sentence, a piece at a time, each twice as long as the one before"
     said = dict(continues=bool(self.text), prompt_text_len=len(self.known()))
     first, codes, most = [], torch.zeros(0, 0), self.codec.frames(self.room())
+    when = self.ar.plan(self.tokens(sentence), self.prompt, speed=how["speed"], **said)
     def more(have): # what is new once book 0 has so many frames
         nonlocal codes
         done = codes.shape[1]
-        codes, z = self.books(sentence, torch.cat(first)[:have], how["speed"], codes if done else None)
+        codes, z = self.books(sentence, torch.cat(first)[:have], how["speed"], codes if done else None, when)
         return z[done:] if z.is_floating_point() else z[:,done:]
     for step in self.ar.stream(self.tokens(sentence), self.prompt, generator=generator, **said, **{k: v for k,v in how.items() if k != "best_of"}):
         first.append(step)
         have = sum(map(len, first))
-        if have-codes.shape[1] >= n and have <= most: yield more(have); n *= 2
+        if have-codes.shape[1] >= n + (0 if codes.shape[1] else self.codec.ahead) and have <= most: yield more(have); n *= 2
     have = min(most, sum(map(len, first)))
     if have > codes.shape[1]: yield more(have)
 

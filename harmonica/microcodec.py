@@ -193,7 +193,7 @@ def think(self:MicroCodec,
 )->tuple: # Hidden frames (B,T,dec_dim), scores of each pitch (B,T*sub,n_pitch)
     "The decoder's body, and what it says of pitch"
     h = self.dec(self.from_code(z))
-    return h, self.pitch(h).reshape(len(h), -1, self.cfg.n_pitch)
+    return h, self.pitch(h).float().reshape(len(h), -1, self.cfg.n_pitch)
 
 @patch
 def hertz(self:MicroCodec,
@@ -214,7 +214,7 @@ def render(self:MicroCodec,
 )->Tensor: # Samples, (B,T*hop)
     "Shape buzz and hiss"
     c = self.cfg; hop = c.hop//c.sub
-    buzz, late, hiss = self.mouth(h).reshape(len(h), -1, c.n_fft//2+1, 3).unbind(-1)
+    buzz, late, hiss = self.mouth(h).float().reshape(len(h), -1, c.n_fft//2+1, 3).unbind(-1)
     source = pulses(phase(f, c.sample_rate, turn)[0], f.flatten(1), c.sample_rate)
     n = torch.arange(at, at+source.shape[1], device=h.device) % len(self.hiss)
     shape = torch.complex(late.cos(), late.sin())*buzz.clamp(max=5.).exp()
@@ -269,10 +269,11 @@ class MelLoss(nn.Module):
 
     def forward(self, a, b): # (B,N), (B,N)
         total = 0.
-        for n,_ in self.sizes:
-            f = getattr(self, f"f{n}")
-            la, lb = ((columns(x, n, n//4).abs()@f).clamp(min=1e-4).log() for x in (a,b))
-            total = total + (la-lb).abs().mean()
+        with torch.autocast(a.device.type, enabled=False):       # logarithms differ by hundredths: half precision would not do
+            for n,_ in self.sizes:
+                f = getattr(self, f"f{n}")
+                la, lb = ((columns(x, n, n//4).abs()@f).clamp(min=1e-4).log() for x in (a,b))
+                total = total + (la-lb).abs().mean()
         return total/len(self.sizes)
 
 # %% ../nbs/05_microcodec.ipynb #e00c1dad
@@ -282,8 +283,9 @@ class AudioBatch:
     wav:Tensor # Samples, (B,N)
     phones:Tensor # Class of each frame, (B,T), -1 where unknown
     rate:int=24000
+    painted:Tensor=None # What a NAR makes of book 0, (B,T,code_dim), NaN where unknown
 
-    def to(self, device): return AudioBatch(self.wav.to(device), self.phones.to(device), self.rate)
+    def to(self, device): return AudioBatch(self.wav.to(device), self.phones.to(device), self.rate, None if self.painted is None else self.painted.to(device))
     @property
     def seconds(self): return self.wav.numel()/self.rate
 
@@ -382,6 +384,7 @@ def prepare_audio(
     rate:int=24000,
     aligner=None, # Has `.phones(clip, text)`: finds the phones of rows that come with text only
     progress:bool=True,
+    paint=None, # Called as paint(clip, text, speaker): the vectors that a NAR would have decoded, (T,code_dim), or None; kept in painted.f16
 )->Path: # `out`
     "Lay corpora out flat: audio.i16, phones.i16 and index.jsonl"
     from tqdm.auto import tqdm
@@ -389,7 +392,7 @@ def prepare_audio(
     rows = [(Path(m).parent, json.loads(l)) for m in manifests for l in open(m)]
     rows = [(d,r) for d,r in rows if r.get("split", "train") == split]
     at, hop = 0, rate//50
-    with open(out/"audio.i16", "wb") as fa, open(out/"phones.i16", "wb") as fp, open(out/"index.jsonl.tmp", "w") as fi:
+    with open(out/"audio.i16", "wb") as fa, open(out/"phones.i16", "wb") as fp, open(out/"painted.f16" if paint else os.devnull, "wb") as fv, open(out/"index.jsonl.tmp", "w") as fi:
         for d,r in tqdm(rows, disable=not progress, unit="clip"):
             clip, exact = Clip.load(d/r["audio"]).to(rate), bool(r.get("durations")) and aligner is None
             if not clip.active().any(): continue
@@ -402,7 +405,10 @@ def prepare_audio(
             elif aligner is not None and r.get("text"): known = aligner.phones(clip, r["text"])
             known = known[:len(ph)]; ph[:len(known)] = known
             fa.write((x*32767).astype("<i2").tobytes()); fp.write(ph.tobytes())
-            fi.write(json.dumps(dict(at=at, frames=len(ph), speaker=r["speaker"], source=r.get("source", "teacher")))+"\n"); at += len(ph)
+            row = dict(at=at, frames=len(ph), speaker=r["speaker"], source=r.get("source", "teacher"))
+            if paint and r.get("text") and (z := paint(Clip(x, rate), r["text"], r["speaker"])) is not None:
+                row["painted"] = fv.tell(); fv.write(z[:len(ph)].cpu().numpy().astype("<f2").tobytes())
+            fi.write(json.dumps(row)+"\n"); at += len(ph)
     os.replace(out/"index.jsonl.tmp", out/"index.jsonl")
     return out
 
@@ -423,32 +429,38 @@ class AudioCrops:
         self.audio, self.ph = np.memmap(folder/"audio.i16", "<i2", "r"), np.memmap(folder/"phones.i16", "<i2", "r")
         index = [json.loads(l) for l in open(folder/"index.jsonl")]
         self.T, self.hop, self.rate, self.batch, self.seed, self.spoil, self.phoned, self.i = int(seconds*50), rate//50, rate, batch, seed, spoil, phoned, 0
-        at, n = np.array([r["at"] for r in index]), np.array([r["frames"] for r in index])
-        ok = n >= self.T; self.at, self.n = at[ok], n[ok]
+        at, n, z = np.array([r["at"] for r in index]), np.array([r["frames"] for r in index]), np.array([r.get("painted", -1) for r in index])
+        ok = n >= self.T; self.at, self.n, self.z = at[ok], n[ok], z[ok]
+        self.painted = np.memmap(folder/"painted.f16", "<f2", "r") if (z >= 0).any() else None
+        self.code_dim = len(self.painted)//int(n[z >= 0].sum()) if self.painted is not None else 0
         self.taught = np.flatnonzero(self.ph[self.at+self.n//2] >= 0)
 
 # %% ../nbs/05_microcodec.ipynb #7a4b4088
 @patch
 def crop(self:AudioCrops, rng):
-    "One crop: samples and phones"
+    "One crop: samples, phones and, where a corpus has been painted, vectors"
     pool = self.taught if len(self.taught) and rng.random() < self.phoned else np.arange(len(self.at))
     p = self.n[pool].astype(float)
     k = rng.choice(pool, p=p/p.sum()); a = self.at[k]+rng.integers(0, self.n[k]-self.T+1)
     x = self.audio[a*self.hop:(a+self.T)*self.hop].astype(np.float32)/32768
+    z = None if self.painted is None else np.full((self.T, self.code_dim), np.nan, np.float32)
+    if z is not None and self.z[k] >= 0 and rng.random() < .6:            # painted as it was recorded, so not to be spoiled
+        b = self.z[k]//2+(a-self.at[k])*self.code_dim
+        return x, self.ph[a:a+self.T], self.painted[b:b+self.T*self.code_dim].astype(np.float32).reshape(self.T, -1)
     if rng.random() < self.spoil:
         if rng.random() < .3:                                             # a dull microphone
             s = np.fft.rfft(x); f = np.linspace(0, self.rate/2, len(s)); cut = rng.uniform(3500, 9000)
             x = np.fft.irfft(s/(1+(f/cut)**8), len(x)).astype(np.float32)
         if rng.random() < .3: x = x+rng.standard_normal(len(x)).astype(np.float32)*10**rng.uniform(-3.5, -2.3)
         x = x*10**(rng.uniform(-10, 5)/20)
-    return np.clip(x, -1, 1), self.ph[a:a+self.T]
+    return np.clip(x, -1, 1), self.ph[a:a+self.T], z
 
 @patch
 def __iter__(self:AudioCrops):
     while True:
         rng = np.random.default_rng([self.seed, self.i]); self.i += 1
-        x, ph = zip(*[self.crop(rng) for _ in range(self.batch)])
-        yield AudioBatch(torch.from_numpy(np.stack(x)), torch.from_numpy(np.stack(ph).astype(np.int64)), self.rate)
+        x, ph, z = zip(*[self.crop(rng) for _ in range(self.batch)])
+        yield AudioBatch(torch.from_numpy(np.stack(x)), torch.from_numpy(np.stack(ph).astype(np.int64)), self.rate, None if z[0] is None else torch.from_numpy(np.stack(z)))
 
 @patch
 def state_dict(self:AudioCrops): return dict(i=self.i)

@@ -7,8 +7,8 @@ Docs: https://harmonica-tts.github.io/harmonica/recipes.html.md"""
 # %% auto #0
 __all__ = ['STAGES', 'CONFIGS', 'TEMPORARY', 'DataConfig', 'InferenceConfig', 'ModelConfig', 'Config', 'configs', 'load_config',
            'save_config', 'utterances', 'ensure_codes', 'Supply', 'supply', 'Export', 'open_run', 'start_from',
-           'ar_loss', 'NARLoss', 'train_ar', 'train_nar', 'train_aligner', 'train_codec', 'train_decoder', 'train',
-           'load_trained']
+           'ar_loss', 'NARLoss', 'train_ar', 'train_nar', 'train_aligner', 'train_codec', 'train_decoder', 'Painter',
+           'train', 'load_trained']
 
 # %% ../nbs/55_recipes.ipynb #5630b5ba
 import difflib, itertools, json, math, os, shutil, sys, typing
@@ -67,6 +67,7 @@ class InferenceConfig:
     temperature:float = .8                 # 0 takes the likeliest code, 1 draws from what the model says
     top_k:int = 50                         # Draw among this many likeliest codes (0: all)
     top_p:float = .95                      # ... and among those that hold this share of the probability
+    n_books:int = 0                        # Books that the NAR fills when it speaks (0: all)
 
 # %% ../nbs/55_recipes.ipynb #c7f750cf
 @dataclass
@@ -371,6 +372,7 @@ def _run(cfg, stage, model, s, loss, folder, device, resume, init, callbacks, pr
     info = dict(codec=s.card["codec"], codec_hash=s.card["codec_hash"], frame_rate=s.card["frame_rate"], tokenizer=s.tokenizer.to_dict(), seed=cfg.training.seed,
                 config=cfg.name, utterances=len(s.dataset), speakers=len(s.dataset.by_speaker),
                 prompt_seconds=list(cfg.data.prompt_seconds), max_seconds=cfg.data.max_seconds, temperature=cfg.inference.temperature)  # `Voice` keeps within what was trained
+    if stage=="nar" and cfg.inference.n_books: info["n_books"] = cfg.inference.n_books
     progress = progress and int(os.environ.get("RANK", 0)) == 0
     if progress: print(f"{stage}: {sum(p.numel() for p in model.parameters())/1e6:.1f}M parameters, {did}; {s.dataset}; "
                        f"{'no valid split' if not s.valid else f'{sum(len(b) for b in s.valid)} valid utterances'}", flush=True)
@@ -492,6 +494,30 @@ def train_decoder(
     game = Game()
     return _listen(cfg, "decoder", decoder_only(model), crops, valid, folder, device, resume, init, callbacks, progress,
                    loss=game.decode, others=dict(critic=(game.critics, game.judge)))
+
+# %% ../nbs/55_recipes.ipynb #a7181c46
+class Painter:
+    "What a NAR makes of book 0 of a recording, for `harmonica.microcodec.prepare_audio`"
+    def __init__(self,
+        codec,   # A MicroCodec
+        nar:NAR, # Trained on its codes
+        aligner, # Knows when what is said
+        n_books:int=0, # Books to fill (default: as many as the NAR's file says, or all)
+    ):
+        said = getattr(nar, "info", {})
+        if said.get("codec_hash", codec.hash) != codec.hash: raise ValueError(f"the NAR was trained on codes of another codec ({said.get('codec', '?')} {said['codec_hash']}) than the one given ({codec.name} {codec.hash}): give the codec it was trained with")
+        self.codec, self.nar, self.aligner, self.n_books = codec, nar.eval(), aligner, n_books or said.get("n_books")
+        self.tokenizer, self.most = Tokenizer.from_dict(said["tokenizer"]), codec.frames(max(said.get("prompt_seconds", [10.])))
+        self.heard = {} # the last codes of each speaker: the prompt of their next utterance
+
+    def __call__(self, clip, text, speaker): # Clip, str, str -> (T,code_dim); None where there is no prompt, or the text is not what is said
+        codes = self.codec.encode(clip)
+        prompt, self.heard[speaker] = self.heard.get(speaker), codes[:,:self.most]
+        when = [] if prompt is None else self.aligner.durations(clip, text, self.codec.frame_rate, codes.shape[1])
+        if not len(when): return None
+        tokens = torch.tensor(self.tokenizer.encode(text, edges=True))
+        when = torch.tensor(when) if len(when) == len(tokens) else None          # letters have no durations of their own
+        return self.nar.generate(tokens, codes[0], prompt, durations=when, n_q=self.n_books, vectors=self.codec.rvq.books)[1]
 
 # %% ../nbs/55_recipes.ipynb #3ee3a102
 def train(

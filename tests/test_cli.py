@@ -143,6 +143,25 @@ def test_sound_laid_flat(capsys, tmp_path, home):
     code, out, err = ask(capsys, "preprocess", "--dataset", "folder", "--root", tmp_path/"f", "--codec", "none", "--out", tmp_path/"sound2")
     assert code == 0 and len((tmp_path/"sound2/index.jsonl").read_text().splitlines()) == 1, err
 
+def test_sound_is_painted_and_a_decoder_learns_from_it(capsys, tmp_path, home):
+    from harmonica.microcodec import AudioCrops
+    me = Clip.load(packaged_voice()); text = json.loads(packaged_voice().with_suffix(".json").read_text())["text"]
+    me.save(tmp_path/"a.wav"); me.save(tmp_path/"b.wav")
+    (tmp_path/"m.jsonl").write_text("".join(json.dumps(dict(audio=f"{n}.wav", text=t, speaker="reader"))+"\n" for n,t in (("a", text), ("b", text), ("b", "something else"))))
+    code, out, err = ask(capsys, "preprocess", "--dataset", tmp_path/"m.jsonl", "--nar", "packaged", "--out", tmp_path/"painted")
+    assert code == 0 and "painted" in out, err
+    rows = [json.loads(l) for l in open(tmp_path/"painted/index.jsonl")]
+    assert ["painted" in r for r in rows] == [False, True, False]        # no prompt for the first, another text for the third
+    crops = AudioCrops(tmp_path/"painted", 6, 1.28)
+    b = next(iter(crops)); whole = b.painted.isnan().all((1,2)); part = b.painted.isnan().any((1,2))
+    assert b.painted.shape == (6, 64, 64) and torch.equal(whole, part) and not whole.all()
+    code, out, err = ask(capsys, "train", "--config", "micro", "--stage", "decoder", "--init", cli.packaged_weights("codec"), f"data.audio_dir={tmp_path}/painted",
+                         "training.batch_size=2", "training.max_steps=2", "training.log_every=1", "training.precision=bf16", "--out", tmp_path/"run", "--device", "cpu", "--quiet")
+    assert code == 0, err
+    log = [json.loads(l) for l in open(tmp_path/"run/log.jsonl")]
+    assert sum("critic_loss" in r for r in log) == 2 and all(np.isfinite(r["critic_loss"]) for r in log if "critic_loss" in r)
+    refused(capsys, "another codec", "preprocess", "--dataset", tmp_path/"m.jsonl", "--nar", home/"nar.safetensors", "--out", tmp_path/"x")
+
 def test_ctrl_c(capsys, monkeypatch, tmp_path):
     def stopped(*a, **k): raise KeyboardInterrupt
     monkeypatch.setattr(cli, "cook", stopped)

@@ -172,6 +172,9 @@ def test_a_decoder_learns_alone_and_an_aligner_learns_phones(tmp_path):
     assert whole.step == 4 and any("critic_loss" in l for l in open(tmp_path/"decoder/log.jsonl"))
     with pytest.raises(ValueError, match="--init"): train_decoder(load_config("smoke", small), tmp_path/"x", "cpu")
     t = train_aligner(load_config("smoke", small), tmp_path/"aligner", "cpu", progress=False)
+    for half,go in (("codec", train_codec), ("aligner", train_aligner)):        # in half precision, as on a GPU; the decoder's turn is in test_cli
+        low = go(load_config("smoke", [*small, "training.precision=bf16"]), tmp_path/f"bf16-{half}", "cpu", progress=False)
+        assert all(p.dtype == torch.float32 and torch.isfinite(p).all() for p in [*low.model.parameters(), *low.model.buffers()] if p.is_floating_point())
     from harmonica.checkpoint import load_model
     assert t.step == 2 and load_model(tmp_path/"aligner/aligner.safetensors", kind="aligner").cfg.hop == 480
 
