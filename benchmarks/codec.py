@@ -3,8 +3,11 @@
 
     codec.py probe  --sound DIR --valid DIR [CODEC ...]      the packaged codec, or others: share of frames whose phone is guessed wrong
     codec.py distil --sound DIR --valid DIR [--steps 300]    two codecs from nothing, the same but for the phones that one is taught: what do they give?
+    codec.py use    --valid DIR [CODEC ...]                  how evenly the entries of each book are used
+    codec.py curves --run NAME=RUN ...                       the curves of training runs, thinned, with the time that halves what is left
 
-DIR are made by harmonica-preprocess --codec none, of splits train and valid, from speech whose phones are known. A table on the screen, and KIND.json beside --out.
+DIR are made by harmonica-preprocess --codec none, of splits train and valid, from speech whose phones are known. A table on the screen, and all in --out (codec.json beside this file),
+from where the notebook on the codec draws its pictures.
 For everything else about a codec: harmonica-evaluate --wavs ROWS.jsonl --codec micro --asr WHISPER.
 """
 import argparse, itertools, json
@@ -45,18 +48,49 @@ def distil(a):
         torch.manual_seed(0); model = MicroCodec(MicroCodecConfig(n_phones=n_phones))
         valid = list(itertools.islice(iter(AudioCrops(a.valid, 16, 1.28, 1, spoil=0.)), 4))
         cfg = TrainConfig(lr=7e-4, max_steps=a.steps, warmup_steps=min(50, a.steps//4), grad_accum_steps=1, ema=.99, precision=a.precision, valid_every=a.steps)
-        t = Trainer(model, AudioCrops(a.sound, 16, 1.28), cfg, Path(a.out)/f"distil-{n_phones}", "cpu", valid=valid)
+        t = Trainer(model, AudioCrops(a.sound, 16, 1.28), cfg, Path(a.runs)/f"distil-{n_phones}", "cpu", valid=valid)
         t.fit((t.folder/"last.pt").exists())
         out[name] = dict(probe(t.ema, a.sound, a.valid), mel_distance=round(t.validate()["valid_mel"], 4), steps=t.step)
     return out
 
+@torch.no_grad()
+def use(codec, valid, ranks=33):
+    "Entries used in each book, perplexity, and how often the commonest, ..., the rarest entry comes"
+    codec, audio, index = codec.eval(), np.memmap(Path(valid)/"audio.i16", "<i2", "r"), [json.loads(l) for l in open(Path(valid)/"index.jsonl")]
+    n, hop = torch.zeros(codec.n_q, codec.codebook_size), round(codec.sample_rate/codec.frame_rate)
+    for r in index:
+        x = torch.from_numpy(audio[r["at"]*hop:(r["at"]+r["frames"])*hop].astype(np.float32)/32768)
+        for j,c in enumerate(codec.to_codes(x[None])[0]): n[j] += torch.bincount(c, minlength=codec.codebook_size)
+    p = n/n.sum(1, keepdim=True); at = np.linspace(0, codec.codebook_size-1, ranks).astype(int)
+    return dict(frames=int(n[0].sum()), used=[round(float(v), 4) for v in (n > 0).float().mean(1)], perplexity=[round(float(v), 1) for v in (-(p*(p+1e-12).log()).sum(1)).exp()],
+                rank=at.tolist(), share=[[float(f"{v:.3g}") for v in row.sort(descending=True).values[at]] for row in p])
+
+def curves(run, points=50):
+    "What a run's log says, thinned; and a + b/steps^c through the measured losses, to say what twice the steps would give"
+    from scipy.optimize import curve_fit
+    log = [json.loads(l) for l in open(Path(run)/"log.jsonl")]; out = {}
+    for k in dict.fromkeys(k for r in log for k in r if k in ("loss_code", "mel", "match", "critic_loss", "valid_mel", "valid_loss_code", "valid_loss", "loss_1", "loss_2", "loss_3")):
+        x, y = np.array([(r["step"], r[k]) for r in log if k in r and np.isfinite(r[k])]).T
+        cuts = np.array_split(np.arange(len(x)), min(points, len(x)))
+        out[k] = dict(step=[int(x[c].mean()) for c in cuts], value=[round(float(y[c].mean()), 4) for c in cuts])
+        if k.startswith("valid") and len(x) > 3:
+            (a, b, c), _ = curve_fit(lambda n, a, b, c: a+b*(n/x[0])**-c, x, y, (y.min()*.9, y[0]-y.min(), .5), bounds=([0, 0, .05], [np.inf, np.inf, 3]), maxfev=20000)
+            now, then = (a+b*(n/x[0])**-c for n in (x[-1], 2*x[-1]))
+            out[k]["fit"] = {n: round(float(v), 4) for n,v in dict(floor=a, exponent=c, now=now, twice_the_steps=then).items()}
+    return out
+
 def main():
     p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    p.add_argument("kind", choices=("probe", "distil")); p.add_argument("codecs", nargs="*", default=["micro"]); p.add_argument("--sound", required=True); p.add_argument("--valid", required=True)
-    p.add_argument("--steps", type=int, default=300); p.add_argument("--precision", default="auto"); p.add_argument("--out", default="runs/codec")
+    p.add_argument("kind", choices=("probe", "distil", "use", "curves")); p.add_argument("codecs", nargs="*", default=["micro"]); p.add_argument("--sound"); p.add_argument("--valid"); p.add_argument("--run", nargs="*", default=[])
+    p.add_argument("--steps", type=int, default=300); p.add_argument("--precision", default="auto"); p.add_argument("--runs", default="runs/codec", help="folder for what distil trains"); p.add_argument("--out", default=str(Path(__file__).parent/"codec.json"))
     a = p.parse_args()
-    found = distil(a) if a.kind == "distil" else {c: probe(load_codec(c), a.sound, a.valid) for c in a.codecs}
-    for name,r in found.items(): print(f"{name:24}", *(f"{k} {v}" for k,v in r.items()), sep="  ")
-    out = Path(a.out); out.mkdir(parents=True, exist_ok=True); (out/f"{a.kind}.json").write_text(json.dumps(found, indent=1)); print(out/f"{a.kind}.json")
+    for need,kinds in (("sound", ("probe", "distil")), ("valid", ("probe", "distil", "use")), ("run", ("curves",))):
+        if a.kind in kinds and not getattr(a, need): p.error(f"{a.kind} wants --{need}")
+    if a.kind == "distil": found = distil(a)
+    elif a.kind == "curves": found = {n: curves(r) for n,_,r in (x.partition("=") for x in a.run)}
+    else: found = {c: probe(load_codec(c), a.sound, a.valid) if a.kind == "probe" else use(load_codec(c), a.valid) for c in a.codecs}
+    for name,r in found.items(): print(name, *(f"  {k}: {v['fit'] if isinstance(v, dict) and 'fit' in v else '...' if isinstance(v, dict) else str(v)[:150]}" for k,v in r.items()), sep="\n")
+    out = Path(a.out); kept = json.loads(out.read_text()) if out.exists() else {}
+    out.write_text(json.dumps({**kept, a.kind: {**kept.get(a.kind, {}), **found} if a.kind == "curves" else found})+"\n"); print(out)
 
 if __name__ == "__main__": main()

@@ -270,6 +270,7 @@ class CodesDataset:
         self._map()
         splits, n = np.array(self.ds['split'][:]), np.array(self.ds['n_frames'][:])
         keep = np.ones(len(n), dtype=bool) if split is None else splits==split
+        if split=='train' and len(self.paths) > 1: keep &= ~self._held_out(splits)
         if not keep.any(): raise ValueError(f"no utterances of split {split!r} in {str(self.paths[0])!r}, there are {sorted(set(splits))}: choose one of them or None")
         self.rows = np.flatnonzero(keep & (n <= (max_frames or n.max())))
         if not len(self.rows): raise ValueError(f"max_frames={max_frames} given, the shortest utterance has {n[keep].min()}: raise max_frames")
@@ -299,6 +300,12 @@ def __getstate__(self:CodesDataset):
 
 @patch
 def __setstate__(self:CodesDataset, state): self.__dict__.update(state); self._map()
+
+@patch
+def _held_out(self:CodesDataset, splits)->np.ndarray: # (N,) bool
+    "Rows whose sentence one of the caches keeps for measuring"
+    said = np.array([''.join(filter(str.isalnum, t.casefold())) for t in self.ds['text'][:]], dtype=object)
+    return np.isin(said, list(set(said[(splits=='valid') | (splits=='test')])-{''}))
 
 @patch
 def __len__(self:CodesDataset): return len(self.rows)

@@ -118,6 +118,16 @@ def test_several_caches_and_splits(cache, tmp_path):
     for u in more: u.id, u.split = 'more'+u.id, 'train'
     prepare(more, Toy(), tmp_path/'more', progress=False)
     assert len(CodesDataset([cache, tmp_path/'more'])) == 36+6
+
+def test_joined_caches_keep_held_out_sentences_apart(cache, tmp_path):
+    "Each cache is apart in itself; a sentence held out by one may be said in another's training rows"
+    held = next(u for u in made(40) if u.split == 'valid').text
+    prepare([Utterance(tone(1., 50+i), t, 'x0', 'other', id=f'x{i}') for i,t in enumerate((held.upper()+'!', 'nobody else says this'))], Toy(), tmp_path/'other', progress=False)
+    text = lambda ds: [ds[i]['text'] for i in range(len(ds))]
+    assert len(CodesDataset(tmp_path/'other')) == 2                       # alone, all of it may be learned
+    both = text(CodesDataset([cache, tmp_path/'other']))
+    assert 'nobody else says this' in both and held.upper()+'!' not in both and len(both) == 36+1
+    assert held in text(CodesDataset([cache, tmp_path/'other'], 'valid'))
     assert len(CodesDataset(cache, 'valid')) == 4 and len(CodesDataset(cache, None)) == 40
     with pytest.raises(ValueError, match="split 'test'.*train.*valid"): CodesDataset(cache, 'test')
     with pytest.raises(ValueError, match='harmonica-preprocess'): CodesDataset(tmp_path/'nothing')
