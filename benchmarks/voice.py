@@ -6,11 +6,12 @@
     voice.py books     ITEMS [--asr FOLDER]     how many books the NAR should fill
     voice.py draws     ITEMS [--asr FOLDER]     temperatures
     voice.py means     ITEMS                    recordings (rows with wav, text, speaker) repainted by the NAR from their true book 0: likeliest codes against mean vectors
+    voice.py first     ITEMS                    time to the first sound when streaming in chunks, and to whole sentences (wants a machine that does nothing else)
     voice.py hard      [--reference me.wav] --asr FOLDER     the forty sentences of hard.txt: which are lost?
 
 ITEMS is a .jsonl with text and prompt in each row. A table on the screen, and KIND.json beside --out.
 """
-import argparse, json
+import argparse, json, statistics, time
 from pathlib import Path
 import torch
 from harmonica import Clip, Voice
@@ -63,9 +64,27 @@ def means(rows):
     print("books  true  likeliest  mean   (distance of log-mel spectrograms, %d recordings)" % len(far[1, "true"]))
     for k in (1, 2, 3, 4, 8): print(f"{k:5}", *(f"{sum(far[k,n])/len(far[k,n]):8.3f}" for n in ("true", "likeliest", "mean")))
 
+def first(rows, chunks=(.1, .2, .3, None)):
+    "Milliseconds until there is sound, of sentences of a voice that is known already; and whether the rest comes in time"
+    voices, table = [Voice.load().like(r["prompt"]) for r in rows], {}
+    next(voices[0].stream(rows[0]["text"], chunk=.2))                       # everything is loaded now
+    for chunk in chunks:
+        waits, gaps, rtf = [], 0, []
+        for v,r in zip(voices, rows):
+            t, heard = time.perf_counter(), 0.
+            for i,c in enumerate(v.stream(r["text"], chunk=chunk)):
+                now = time.perf_counter()-t
+                if i == 0: waits.append(now)
+                elif now-waits[-1] > heard: gaps += 1                      # a listener has heard all there was before this came
+                heard += c.seconds
+            rtf.append(now/heard)
+        table["whole sentences" if chunk is None else f"chunk {chunk:g} s"] = dict(first_ms=round(1000*statistics.median(waits)), worst_ms=round(1000*max(waits)), gaps=gaps, real_time_factor=round(statistics.median(rtf), 3), sentences=len(rows), threads=torch.get_num_threads())
+    for k,v in table.items(): print(f"{k:16}", *(f"{n} {x}" for n,x in v.items()), sep="  ")
+    return table
+
 def main():
     p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    p.add_argument("kind", choices=("prompts", "ablations", "books", "draws", "means", "hard")); p.add_argument("items", nargs="?")
+    p.add_argument("kind", choices=("prompts", "ablations", "books", "draws", "means", "first", "hard")); p.add_argument("items", nargs="?")
     p.add_argument("--asr", help="folder of a Whisper model, or its name"); p.add_argument("--limit", type=int, default=40); p.add_argument("--reference", default=str(packaged_voice()))
     p.add_argument("--out", default="."); p.add_argument("--scores", default="ge2e,dvec")
     a = p.parse_args()
@@ -74,6 +93,7 @@ def main():
     else: items = read_rows(a.items); items = items[::max(1, len(items)//a.limit)]
     for r in items: r.pop("prompt_text", None)
     if a.kind == "means": return means(items)
+    if a.kind == "first": Path(a.out, "first.json").write_text(json.dumps(first(items), indent=1)); return
     variants = dict(hard=lambda: {"hard": Speaker(Voice.load())},
         prompts=lambda: {f"{n:g} s": Speaker(Voice.load(), seconds(n)) for n in (1,3,5,10)},
         ablations=lambda: {"whole": Speaker(Voice.load()), "no prompt, no speaker vector": Speaker(Voice.load(), no_prompt), "no speaker vector": Speaker(Voice.load(), mute_speaker), "equal durations": Speaker(Voice.load(), no_durations)},

@@ -229,7 +229,7 @@ def diagnose(
     if len(loss) >= 12:
         n = len(loss)//4
         early, late, best = np.median(loss[:max(3,n//2)]), np.median(loss[-n:]), min(np.median(loss[i:i+3]) for i in range(len(loss)-2))
-        warm = step[-1] >= 1000 # a warm-up and a slow start are no fault
+        warm = step[-1] >= 1000 and not any("critic_loss" in r for r in rows) # a warm-up and a slow start are no fault; what critics ask for rises as they learn
         if late > best*1.25+.1: alarm(f"loss rose from {best:.2f} to {late:.2f}", "learning rate too high for this batch size", "lower training.lr by 3 or raise training.grad_accum_steps; go back to best.pt")
         elif warm and late > early*.98: alarm(f"loss has not moved: {early:.2f} then, {late:.2f} now", "learning rate too low or too high, or text and codes that do not belong together", "try training.lr times and divided by 3; listen to what the cache holds")
     good = norm[np.isfinite(norm)]

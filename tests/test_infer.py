@@ -235,6 +235,15 @@ def test_chunks_keep_to_max_seconds(me):
     parts = list(me.stream(STORY, chunk=.2, max_seconds=1.))
     assert sum(map(len, parts)) == 24000
 
+def test_the_first_chunk_is_handed_out_as_soon_as_it_is_there(me, monkeypatch):
+    "Only what may have to be faded out is kept back, and the steps behind it have not been taken yet"
+    steps, inner = [], me.ar.stream
+    monkeypatch.setattr(me.ar, "stream", lambda *a, **k: (steps.append(1) or c for c in inner(*a, **k)))
+    it = me.stream("A sentence that takes a while to say.", seed=3, chunk=.2); head = next(it); taken = len(steps)
+    list(it); more = taken*me.ar.cfg.group - (10+me.codec.ahead)          # frames beyond the ten that were asked for: whole steps
+    assert 0 <= more < me.ar.cfg.group and len(steps) > taken
+    assert abs(head.seconds - (.18+.02*more)) < 1e-6                      # 20 ms wait for what comes next
+
 def test_chunk_mistakes(me):
     one_line(lambda: me.stream("Hello.", chunk=0), "chunk", "try")
     one_line(lambda: me.stream("Hello.", chunk=.5, best_of=2), "best_of", "try")

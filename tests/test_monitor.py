@@ -149,6 +149,9 @@ def test_no_alarm_without_cause():
     assert diagnose([]) == [] and diagnose(steps(3, **HEALTHY)) == [] and diagnose(steps(100, **HEALTHY)) == []
     assert diagnose(steps(100, **HEALTHY)+[dict(step=1000, use_ratio=.9, use_said=500, use_true=550), dict(step=1000, alignment=.2)]) == []   # too early to judge alignment
 
+def test_a_game_against_critics_is_not_stuck():
+    assert diagnose(steps(110, loss=17.5, grad_norm=4., critic_loss=1.7)) == []
+
 @pytest.mark.parametrize("words,rows", [
     ("not a number", steps(20, **dict(HEALTHY, loss=lambda i: float("nan") if i==15 else 3.))),
     ("loss rose", steps(40, loss=lambda i: 3. if i<20 else 6., grad_norm=1.)),
