@@ -4,7 +4,7 @@
     ablations.py length  --codes DIR [DIR ...] [--steps 400]     the three length controls: predicted and spoken length against the true one
     ablations.py forcing --codes DIR [DIR ...] [--steps 400]     what scheduled sampling does to accuracy when the model hears itself
 
-DIR are caches made by harmonica-preprocess, with a split `valid`. Runs go to --out (default runs/ablations) and are resumed if they are there; a table, KIND.json and KIND.png beside them.
+DIR are caches made by harmonica-preprocess, with a split `valid`. Runs go to --out (default runs/ablations) and are resumed if they are there, with KIND.png; a table on the screen; KIND.json beside this file, from where the notebooks draw.
 """
 import argparse, json, os
 from pathlib import Path
@@ -43,7 +43,8 @@ def length(a):
         rows = lengths(model, valid, a.utterances); g = model.cfg.group; x = {k: np.array([r[k] for r in rows], float) for k in rows[0]}
         off = lambda k: round(float(np.median(np.abs(np.log(x[k].clip(1)/x["true"])))), 3)
         out[name] = dict(utterances=len(rows), predicted_off=off("predicted"), spoken_off=off("spoken"), correlation=round(float(np.corrcoef(x["predicted"], x["true"])[0,1]), 3), spoken_correlation=round(float(np.corrcoef(x["spoken"], x["true"])[0,1]), 3),
-            forced_to_stop=round(float((x["spoken"] >= x["hi"]-g).mean()), 3), within_bounds=bool(((x["spoken"] >= x["lo"]-g) & (x["spoken"] <= x["hi"])).all()), truth_within_bounds=round(float(((x["true"] >= x["lo"]) & (x["true"] <= x["hi"])).mean()), 3))
+            forced_to_stop=round(float((x["spoken"] >= x["hi"]-g).mean()), 3), within_bounds=bool(((x["spoken"] >= x["lo"]-g) & (x["spoken"] <= x["hi"])).all()), truth_within_bounds=round(float(((x["true"] >= x["lo"]) & (x["true"] <= x["hi"])).mean()), 3),
+            points=[[r["true"], round(r["predicted"]), r["spoken"]] for r in rows])
         ax.plot(x["true"], x["predicted"], ".", ms=3, label="predicted"); ax.plot(x["true"], x["spoken"], "x", ms=3, label="spoken"); m = x["true"].max()
         ax.plot([0, m], [0, m], "k:", lw=.7); ax.set(title=name, xlabel="true frames", ylim=(0, 2.5*m))
     axs[0].legend(); fig.tight_layout(); return out, fig
@@ -82,10 +83,11 @@ def main():
     p.add_argument("--set", nargs="*", default=[], help="more settings, as section.key=value"); p.add_argument("--quiet", action="store_true")
     a = p.parse_args(); torch.set_num_threads(a.threads)
     out, fig = dict(length=length, forcing=forcing)[a.what](a)
-    Path(a.out).mkdir(parents=True, exist_ok=True); fig.savefig(Path(a.out)/f"{a.what}.png", dpi=100); (Path(a.out)/f"{a.what}.json").write_text(json.dumps(out, indent=1)+"\n")
+    Path(a.out).mkdir(parents=True, exist_ok=True); fig.savefig(Path(a.out)/f"{a.what}.png", dpi=100); (Path(__file__).parent/f"{a.what}.json").write_text(json.dumps(dict(steps=a.steps, settings=a.set, runs=out))+"\n")
     keys = list(next(iter(out.values())))
     print(f"{'':24}", *[f"{n:>19}" for n in out])
-    for k in keys: print(f"{k:24}", *[f"{str(r[k]):>19}" for r in out.values()])
+    for k in keys:
+        if k != "points": print(f"{k:24}", *[f"{str(r[k]):>19}" for r in out.values()])
     print(f"{a.out}/{a.what}.png")
 
 if __name__ == "__main__": main()

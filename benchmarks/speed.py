@@ -18,9 +18,9 @@ from harmonica.data import Batch, BucketSampler, CodesDataset, _write_shard, mak
 from harmonica.nar import NAR, NARConfig
 from harmonica.train import PRECISIONS, TrainConfig, Trainer
 
-SIZES = dict(full=dict(ar=dict(d_model=512, n_heads=8, n_layers=12, d_ff=1856), nar=dict(d_model=512, n_heads=8, n_layers=8, d_ff=1344), n_q=8, n_bins=1024, frame_rate=75, group=1),
-             micro=dict(ar=dict(d_model=256, n_heads=4, n_layers=8, d_ff=768), nar=dict(d_model=256, n_heads=4, n_layers=5, d_ff=768), n_q=8, n_bins=1024, frame_rate=50, group=2),
-             tiny=dict(ar=dict(d_model=64, n_heads=2, n_layers=2, d_ff=128), nar=dict(d_model=64, n_heads=2, n_layers=2, d_ff=128), n_q=4, n_bins=64, frame_rate=50, group=1))
+SIZES = dict(full=dict(ar=dict(d_model=512, n_heads=8, n_layers=12, d_ff=1856), nar=dict(d_model=512, n_heads=8, n_layers=8, d_ff=1344, max_prompt=225), n_q=8, n_bins=1024, frame_rate=75, group=2, prompt=6.5),
+             micro=dict(ar=dict(d_model=256, n_heads=4, n_layers=8, d_ff=768), nar=dict(d_model=256, n_heads=4, n_layers=5, d_ff=768, max_prompt=150), n_q=8, n_bins=1024, frame_rate=50, group=2, prompt=3.),
+             tiny=dict(ar=dict(d_model=64, n_heads=2, n_layers=2, d_ff=128), nar=dict(d_model=64, n_heads=2, n_layers=2, d_ff=128), n_q=4, n_bins=64, frame_rate=50, group=1, prompt=3.))
 
 def build(kind, z, checkpoint=False, group=None):
     torch.manual_seed(0)
@@ -30,7 +30,7 @@ def build(kind, z, checkpoint=False, group=None):
     return Plain(bins=z["n_bins"], d=c["d_model"], heads=c["n_heads"], layers=c["n_layers"], d_ff=c["d_ff"], causal=kind == "plain-ar")
 
 def batch(z, B, T, L=None, P=None, seed=0):
-    g = torch.Generator().manual_seed(seed); L, P = L or max(4, T//4), P if P is not None else 3*z["frame_rate"]
+    g = torch.Generator().manual_seed(seed); L, P = L or max(4, T//4), P if P is not None else round(z["prompt"]*z["frame_rate"])   # as long as the recipe's prompts are on average
     n = lambda k: torch.full((B,), k)
     codes = lambda k: torch.randint(z["n_bins"], (B, z["n_q"], k), generator=g)
     when = torch.diff(torch.linspace(0, T, L+1).round().long()).expand(B, -1)
@@ -63,8 +63,8 @@ def steps(z, a, out):
     "AR and NAR against the yardstick, same utterances, turn by turn"
     B, T = a.batch, int(a.seconds*z["frame_rate"])
     b = batch(z, B, T).to(a.device)
-    # group 1: the same number of positions as the yardstick has; the grouping of our own recipe beside it
-    kinds = [("ar", 1), ("plain-ar", 1), ("nar", 1), ("plain-nar", 1)] + ([("ar", z["group"])] if z["group"] > 1 else [])
+    # as the recipe has it: two frames a step for the AR, a NAR that attends to the last 3 s of the prompt; and the AR with as many positions as the yardstick
+    kinds = [("ar", z["group"]), ("plain-ar", 1), ("nar", 1), ("plain-nar", 1)] + ([("ar", 1)] if z["group"] > 1 else [])
     for precision in a.precision:
         peak = matmul(precision, a.device, a.matmul)
         made = {}
@@ -76,11 +76,11 @@ def steps(z, a, out):
                 if i: took.append(time.perf_counter()-t)
         for (kind,g),(m,s,took) in made.items():
             flops = model_flops(m, b, kind); sec = statistics.median(took)
-            out["steps"][f"{kind}{f' group {g}' if g > 1 else ''} {precision}"] = dict(params=round(sum(p.numel() for p in m.parameters())/1e6, 2), step_seconds=round(sec, 4),
+            out["steps"][f"{kind}{' ungrouped' if kind == 'ar' and g < z['group'] else ''} {precision}"] = dict(params=round(sum(p.numel() for p in m.parameters())/1e6, 2), step_seconds=round(sec, 4),
                 frames_per_second=round(B*T/sec, 1), tflops=round(flops/sec/1e12, 4), share_of_matmul=round(flops/sec/peak, 3), spread=round(max(took)/min(took), 2))
         out["matmul_tflops"][precision] = round(peak/1e12, 4)
         r = out["steps"]
-        for k in ("ar", "nar"): out["ratio"][f"{k} {precision}"] = round(r[f"{k} {precision}"]["frames_per_second"]/r[f"plain-{k} {precision}"]["frames_per_second"], 2)
+        for k in ("ar", "nar", *["ar ungrouped"]*(z["group"] > 1)): out["ratio"][f"{k} {precision}"] = round(r[f"{k} {precision}"]["frames_per_second"]/r[f"plain-{k.split()[0]} {precision}"]["frames_per_second"], 2)
 
 def cache(z, folder, n=400):
     "A made-up cache of codes"
@@ -119,7 +119,7 @@ def proportion(z, a, out):
 def memory_child(z, a):
     "In a process of its own: the largest memory of one update on clips of 20 s"
     m = build("ar", z, checkpoint=a.checkpoint); base = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    b = batch(z, a.batch, int(a.clip*z["frame_rate"]), L=int(a.clip*15), P=3*z["frame_rate"]).to(a.device)
+    b = batch(z, a.batch, int(a.clip*z["frame_rate"]), L=int(a.clip*15)).to(a.device)
     if a.device == "cuda": torch.cuda.reset_peak_memory_stats()
     t = time.perf_counter(); s = Step(m, a.precision[0], a.device); s(b)
     peak = torch.cuda.max_memory_allocated()/1e9 if a.device == "cuda" else resource.getrusage(resource.RUSAGE_SELF).ru_maxrss*(1 if sys.platform == "darwin" else 1024)/1e9

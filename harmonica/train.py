@@ -175,7 +175,7 @@ class Trainer:
     def _adam(self, m):
         flat = [p for p in m.parameters() if p.requires_grad]
         groups = [dict(params=[p for p in flat if p.ndim > 1], weight_decay=self.cfg.weight_decay), dict(params=[p for p in flat if p.ndim < 2], weight_decay=0.)]
-        return torch.optim.AdamW([g for g in groups if g["params"]], lr=self.cfg.lr, betas=(.9, self.cfg.beta2), eps=1e-8)
+        return torch.optim.AdamW([g for g in groups if g["params"]], lr=self.cfg.lr, betas=(.9, self.cfg.beta2), eps=1e-8, fused=self.device.type in ("cpu", "cuda"))   # one pass over memory
 
 # %% ../nbs/50_train.ipynb #02020cdd
 @patch
