@@ -2,7 +2,7 @@
 """Measures the measuring.
 
     eval.py detectors FOLDER ... [--most 300] [--asr WHISPER]   rates of the failure detectors -> benchmarks/detectors.json
-    eval.py speed [FOLDER] [--clips 60] [--workers 2]           what judging a clip costs, part by part and as a whole, and the memory it takes
+    eval.py speed [FOLDER] [--clips 60] [--workers 2] [--without distillmos]           what judging a clip costs, part by part and as a whole, and the memory it takes
 
 FOLDER holds a manifest.jsonl with a row a clip: audio, text, split (train or valid), source. Without one, `speed` judges the packaged voice.
 """
@@ -102,7 +102,7 @@ def table(R):
         out.append(f"{k:10}{pc('train'):>20}{pc('valid'):>8}{pc('all'):>8}   " + ", ".join(f"{name(d['dose'])}{'*' if d['dose'] == stated else ''}: {100*d['rate']:.0f}%" for d in doses))
     return "\n".join(out)
 
-def speed(folders=(), n=60, workers=2, seconds=5.):
+def speed(folders=(), n=60, workers=2, seconds=5., leave=()):
     "What judging costs, without a recogniser"
     from harmonica import eval as ev
     from harmonica.eval import _Judges, evaluate
@@ -118,7 +118,7 @@ def speed(folders=(), n=60, workers=2, seconds=5.):
         parts = dict(load=lambda i: Clip.load(made[i]["wav"]), failures=lambda i: D.symptoms(clips[i], made[i]["text"]), **{k: (lambda i, k=k: J(k)(clips[i], clips[i]) if k in ("pesq", "stoi") else J(k)(clips[i])) for k in J.names})
         for k,f in parts.items():
             f(0); t = time.process_time(); [f(i) for i in range(len(clips))]; ms = 1000*(time.process_time() - t)/len(clips); total += ms*(k not in ("pesq", "stoi")); print(f"  {k:10} {ms:7.1f}" + ("   (only where there is an original)" if k in ("pesq", "stoi") else ""), flush=True)
-        scores = [k for k in J.names if k not in ("pesq", "stoi")]; took = {}
+        scores = [k for k in J.names if k not in ("pesq", "stoi", *leave)]; took = {}; print("judges:", *scores)
         for m in (n//3, n):
             t, c = time.perf_counter(), usage(); evaluate(made[:m], scores=scores, workers=workers, progress=sys.stderr.isatty(), n_boot=100); took[m] = (time.perf_counter() - t, usage() - c); print(f"{m} clips by {workers} processes: {took[m][0]:.1f} s, {took[m][1]:.1f} processor seconds, largest process {peak():.0f} MB", flush=True)
         each, cost = ((took[n][i] - took[n//3][i])/(n - n//3) for i in (0, 1)); start = took[n][1] - n*cost
@@ -127,13 +127,13 @@ def speed(folders=(), n=60, workers=2, seconds=5.):
 def main(argv=None):
     ap = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     ap.add_argument("what", choices=("detectors", "speed")); ap.add_argument("folders", nargs="*"); ap.add_argument("--most", type=int, default=300); ap.add_argument("--broken", type=int, default=30)
-    ap.add_argument("--asr"); ap.add_argument("--clips", type=int, default=60); ap.add_argument("--workers", type=int, default=2); ap.add_argument("--out", default=str(HERE/"detectors.json")); ap.add_argument("--seconds", type=float, default=5.)
+    ap.add_argument("--asr"); ap.add_argument("--without", default="", help="for speed: judges to leave out of the whole, such as distillmos"); ap.add_argument("--clips", type=int, default=60); ap.add_argument("--workers", type=int, default=2); ap.add_argument("--out", default=str(HERE/"detectors.json")); ap.add_argument("--seconds", type=float, default=5.)
     a = ap.parse_args(argv); torch.set_num_threads(1)
     if a.what == "detectors":
         if not a.folders: ap.error("give folders with a manifest.jsonl")
         R = detectors(a.folders, a.most, a.broken, a.asr, a.out); print(table(R)); print("any of the six:", R["any"])
         print("unusual speech:"); [print(f"  {k:10}", {n: f"{100*v['rate']:.0f}%" for n,v in u.items()}) for k,u in R["unusual"].items()]
         print("by source:"); [print(f"  {k:10}", {n: f"{100*v['rate']:.1f}%" for n,v in u.items() if v}) for k,u in R["false_alarms"].items()]
-    else: speed(a.folders, a.clips, a.workers, a.seconds)
+    else: speed(a.folders, a.clips, a.workers, a.seconds, a.without.split(","))
 
 if __name__ == "__main__": main()
