@@ -109,7 +109,7 @@ def proportion(z, a, out):
     "A step of ten times the frames should cost ten times the time"
     few, many = a.frames
     for kind in ("ar", "nar"):
-        s, T, res = Step(build(kind, z), a.precision[0], a.device), int(a.seconds*z["frame_rate"]), {}
+        s, T, res = Step(build(kind, z, checkpoint=True), a.precision[0], a.device), int(a.seconds*z["frame_rate"]), {}   # checkpointed, or 20k frames at once would not fit
         for n in (few, many):
             b = batch(z, max(1, round(n/T)), T).to(a.device); real = b.codes.shape[0]*T
             res[real] = best_of(lambda: s(b), max(1, a.repeat//2))
