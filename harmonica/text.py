@@ -163,6 +163,7 @@ _each = dict(h="hour", hr="hour", s="second", sec="second", min="minute", d="day
 def _measure(m):
     n, gap, unit, per = m[2], m[3], m[4], m[5]
     if gap and unit in _close: return m[0]
+    if unit == "B" and (re.match(r" [A-Z][a-z]", m.string[m.end():]) or re.search(r"(?i)\b(?:room|flat|gate|seat|unit|suite|apartment|platform|exit|hall|number) $", m.string[:m.start()])): return f"{n} B"   # a door
     one, many = _units[unit]
     words = f"{'minus ' if m[1] else ''}{number(n)} {one if n == '1' or gap == '-' else many}" + (f" per {_each[per]}" if per else "")
     return words + ("." if unit.endswith(".") and _stop(m) else "")

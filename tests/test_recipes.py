@@ -131,6 +131,13 @@ def test_nar_trains_and_exports(codes, tmp_path):
     assert any("loss_1" in r for r in rows) and all("loss_1" not in k for r in rows for k in r if k.startswith("valid_"))
     with pytest.raises(ValueError, match="unknown stage 'vocoder'"): train("vocoder", smoke(codes), tmp_path/"x")
 
+def test_a_nar_says_how_many_books_to_fill(tmp_path, codes):
+    from harmonica.checkpoint import model_meta
+    for n,wanted in ((0, None), (2, 2)):
+        train_nar(smoke(codes, f"inference.n_books={n}", "training.max_steps=1"), tmp_path/f"{n}", "cpu", progress=False)
+        assert model_meta(tmp_path/f"{n}/nar.safetensors")["info"].get("n_books") == wanted
+    assert load_config("micro").inference.n_books == 4
+
 def test_codec_trains_and_its_books_start_the_embeddings(tmp_path):
     rng = np.random.default_rng(0); (tmp_path/"clips").mkdir()
     with open(tmp_path/"m.jsonl", "w") as f:

@@ -101,6 +101,9 @@ $1.2 million | one point two million dollars
 $5M | five million dollars
 $10k | ten thousand dollars
 $2bn | two billion dollars
+Sherlock Holmes lived at 221B Baker Street. | Sherlock Holmes lived at two hundred and twenty-one B Baker Street.
+room 12B | room twelve B
+over 3B people | over three billion people
 £3.20 | three pounds and twenty pence
 £0.01 | one penny
 €20 | twenty euros
