@@ -132,7 +132,6 @@ def test_nar_trains_and_exports(codes, tmp_path):
     with pytest.raises(ValueError, match="unknown stage 'vocoder'"): train("vocoder", smoke(codes), tmp_path/"x")
 
 def test_a_nar_says_how_many_books_to_fill(tmp_path, codes):
-    from harmonica.checkpoint import model_meta
     for n,wanted in ((0, None), (2, 2)):
         train_nar(smoke(codes, f"inference.n_books={n}", "training.max_steps=1"), tmp_path/f"{n}", "cpu", progress=False)
         assert model_meta(tmp_path/f"{n}/nar.safetensors")["info"].get("n_books") == wanted

@@ -25,7 +25,7 @@ def made(n):
         clip = Clip(.3*np.sin(np.arange(N)*rng.uniform(.02,.06))*np.repeat(rng.uniform(.3,1,N//1200+1),1200)[:N], 24000)
         yield Utterance(clip if i%10 else Clip(np.zeros(2400)), f'sentence {i} of them', f's{i%7}', 'made', id=f'u{i:03d}', split='valid' if i%7 == 3 else 'train')
 '''
-exec(COMMON)
+exec(COMMON, here := {}); Toy, made = here['Toy'], here['made']
 
 def rows_of(path):
     "All that a cache says of an utterance, by its id"
