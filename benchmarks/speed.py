@@ -4,7 +4,7 @@
     speed.py                       full size, all cores: a quarter of an hour; wants a machine that does nothing else
     speed.py --micro               the sizes of micro.yaml
     speed.py --tiny                seconds, to see that it works
-    speed.py --only steps,memory   some of: steps, loader, proportion, memory
+    speed.py --only steps,memory   some of: memory, steps, loader, proportion
 
 Writes a table to the screen and benchmarks/speed.json (--out). A plain modern decoder (plain.py) of the same width and depth gets the same utterances: that is the yardstick.
 """
@@ -131,7 +131,7 @@ def memory(z, a, out):
         r = subprocess.run(cmd, capture_output=True, text=True)
         out["memory"][f"{a.memory_batch} clips of {a.clip:g} s, {'recomputed' if check else 'kept'}"] = json.loads(r.stdout) if r.returncode == 0 else dict(failed=(r.stderr.strip().splitlines() or ["killed"])[-1][-200:])
 
-PARTS = dict(steps=steps, loader=loader, proportion=proportion, memory=memory)
+PARTS = dict(memory=memory, steps=steps, loader=loader, proportion=proportion)   # memory first: a process of its own still counts what its parent held when it began
 
 def main():
     p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
