@@ -141,10 +141,11 @@ def preprocess(
         if first is None: raise ValueError(f"--dataset {dataset}: nothing in it{f' is of split {split!r}' if split else ''}: check --root and --split")
         wanted = itertools.chain([first], wanted)
     when = None if aligner=="none" else load_model(packaged_weights("aligner") if aligner=="packaged" else aligner, dev, "aligner")
+    painter = None
     if nar:
         if when is None: raise ValueError("--nar wants to know when each phone is said: leave --aligner none out")
         painter = Painter(load_codec(codec, dev), load_model(packaged_weights("nar") if nar=="packaged" else nar, dev, "nar"), when)
-    if codec=="none" or nar: print(f"{_flat(names, wanted, out, split or 'train', when, painter if nar else None)} holds the sound, laid flat{' and painted' if nar else ''}"); return
+    if codec=="none" or nar: print(f"{_flat(names, wanted, out, split or 'train', when, painter)} holds the sound, laid flat{' and painted' if nar else ''}"); return
     if num_proc > 1:
         def read(): return (u for n in names for u in corpus(n, root, valid, test, **named) if not split or u.split==split)
         stats = prepare_many(read, codec, out, num_proc, part, str(dev), batch_seconds=batch_seconds, min_seconds=min_seconds, max_seconds=max_seconds, aligner=when)

@@ -6,8 +6,8 @@ Docs: https://harmonica-tts.github.io/harmonica/data.html.md"""
 
 # %% auto #0
 __all__ = ['columns', 'Utterance', 'make_card', 'write_whole', 'read_card', 'check_card', 'Rejected', 'tidied', 'encode_all',
-           'rejected', 'cached_ids', 'prepare', 'CodesDataset', 'Batch', 'length_mask', 'other_prompt', 'collate',
-           'BucketSampler', 'CodesLoader', 'make_loader']
+           'rejected', 'cached_ids', 'prepare', 'CodesDataset', 'sentence', 'Batch', 'length_mask', 'other_prompt',
+           'collate', 'BucketSampler', 'CodesLoader', 'make_loader']
 
 # %% ../nbs/20_data.ipynb #3f85f8de
 import copy, json, os, warnings, zlib
@@ -301,10 +301,14 @@ def __getstate__(self:CodesDataset):
 @patch
 def __setstate__(self:CodesDataset, state): self.__dict__.update(state); self._map()
 
+def sentence(text:str)->str:
+    "What two readings of one sentence share: its letters and digits"
+    return ''.join(c for c in text.casefold() if c.isalnum())
+
 @patch
 def _held_out(self:CodesDataset, splits)->np.ndarray: # (N,) bool
     "Rows whose sentence one of the caches keeps for measuring"
-    said = np.array([''.join(filter(str.isalnum, t.casefold())) for t in self.ds['text'][:]], dtype=object)
+    said = np.array([sentence(t) for t in self.ds['text'][:]], dtype=object)
     return np.isin(said, list(set(said[(splits=='valid') | (splits=='test')])-{''}))
 
 @patch

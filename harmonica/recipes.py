@@ -502,11 +502,10 @@ class Painter:
         codec,   # A MicroCodec
         nar:NAR, # Trained on its codes
         aligner, # Knows when what is said
-        n_books:int=0, # Books to fill (default: as many as the NAR's file says, or all)
     ):
         said = getattr(nar, "info", {})
         if said.get("codec_hash", codec.hash) != codec.hash: raise ValueError(f"the NAR was trained on codes of another codec ({said.get('codec', '?')} {said['codec_hash']}) than the one given ({codec.name} {codec.hash}): give the codec it was trained with")
-        self.codec, self.nar, self.aligner, self.n_books = codec, nar.eval(), aligner, n_books or said.get("n_books")
+        self.codec, self.nar, self.aligner, self.n_books = codec, nar.eval(), aligner, said.get("n_books")   # as many books as `Voice` fills
         self.tokenizer, self.most = Tokenizer.from_dict(said["tokenizer"]), codec.frames(max(said.get("prompt_seconds", [10.])))
         self.heard = {} # the last codes of each speaker: the prompt of their next utterance
 
