@@ -16,7 +16,7 @@ from .codec import load_codec
 from .microcodec import prepare_audio
 from .text import normalize
 from .data import prepare
-from .corpora import corpus, download as fetch, prepare_many
+from .corpora import corpus, download as fetch, prepare_many, siblings
 from .card import make_report
 from .train import pick_device
 from .checkpoint import load_model, packaged_weights
@@ -122,6 +122,8 @@ def preprocess(
     num_proc:int=1,             # Processes on this machine
     report:bool=False,          # Write the data card of the codes as a page, report.html; alone with --out: of codes that are there
     aligner:str="packaged",     # What finds out when each phone is said: packaged, the path of an aligner file, or none
+    paces:str=None,             # Also make every training speaker anew, so many times as fast (pitch goes along): .88,1.13 makes three of each
+    heard:bool=False,           # Also take speech without a text, in any language, and let the aligner write down what it hears: for --stage nar
     nar:str=None,               # Lay the sound flat, and note what this NAR (packaged, or a path) makes of it: for --stage decoder
     device:str="auto",          # auto, cpu, cuda or mps
 ):
@@ -136,6 +138,10 @@ def preprocess(
     speech = [corpus(n, root, valid, test, **named) for n in names]
     wanted = speech[0] if names==["hf"] and not split else itertools.chain.from_iterable(speech)
     if split: wanted = filter(lambda u: u.split==split, wanted)
+    try: faster = [float(k) for k in paces.split(",")] if paces else []
+    except ValueError: raise ValueError(f"--paces {paces!r}: give numbers with commas between, as in .88,1.13") from None
+    if faster and (codec=="none" or nar): raise ValueError("--paces makes copies for codes: where sound is laid flat it can't be used, leave it out")
+    if faster: wanted = siblings(wanted, faster)
     if wanted is not speech[0]:
         first = next(wanted, None) # opens the corpus now: a wrong path shows before any work
         if first is None: raise ValueError(f"--dataset {dataset}: nothing in it{f' is of split {split!r}' if split else ''}: check --root and --split")
@@ -147,9 +153,11 @@ def preprocess(
         painter = Painter(load_codec(codec, dev), load_model(packaged_weights("nar") if nar=="packaged" else nar, dev, "nar"), when)
     if codec=="none" or nar: print(f"{_flat(names, wanted, out, split or 'train', when, painter)} holds the sound, laid flat{' and painted' if nar else ''}"); return
     if num_proc > 1:
-        def read(): return (u for n in names for u in corpus(n, root, valid, test, **named) if not split or u.split==split)
-        stats = prepare_many(read, codec, out, num_proc, part, str(dev), batch_seconds=batch_seconds, min_seconds=min_seconds, max_seconds=max_seconds, aligner=when)
-    else: stats = prepare(wanted, load_codec(codec, dev), out, part, batch_seconds, min_seconds, max_seconds, aligner=when)
+        def read():
+            us = (u for n in names for u in corpus(n, root, valid, test, **named) if not split or u.split==split)
+            return siblings(us, faster) if faster else us
+        stats = prepare_many(read, codec, out, num_proc, part, str(dev), batch_seconds=batch_seconds, min_seconds=min_seconds, max_seconds=max_seconds, aligner=when, heard=heard)
+    else: stats = prepare(wanted, load_codec(codec, dev), out, part, batch_seconds, min_seconds, max_seconds, aligner=when, heard=heard)
     print(f"{out}: {stats['made']} made ({stats['hours']:.2f} h), {stats['skipped']} were there, {stats['rejected']} rejected (see rejected.jsonl)")
     if report: print(make_report(out, load_codec(codec, dev)))
 

@@ -6,8 +6,8 @@ Docs: https://harmonica-tts.github.io/harmonica/corpora.html.md"""
 
 # %% auto #0
 __all__ = ['sounds', 'readers', 'archives', 'usual', 'manifest', 'held_out', 'ljspeech', 'vctk', 'libritts', 'librispeech',
-           'commonvoice', 'folder', 'Stream', 'hf', 'temporary', 'sweep', 'Window', 'apart', 'corpus', 'prepare_many',
-           'check_file', 'need_room', 'fetch', 'unpack', 'download']
+           'commonvoice', 'folder', 'Stream', 'hf', 'temporary', 'sweep', 'Window', 'apart', 'corpus', 'siblings',
+           'prepare_many', 'check_file', 'need_room', 'fetch', 'unpack', 'download']
 
 # %% ../nbs/21_corpora.ipynb #50f4dc77
 import atexit, csv, errno, hashlib, http.client, json, os, shutil, signal, socket, stat, subprocess, sys, tarfile, threading, time, urllib.error, urllib.request, warnings, zipfile, zlib
@@ -426,6 +426,20 @@ def corpus(
     read = (lambda: manifest(name)) if listed else lambda: readers[name](root, **kw)
     if valid is None and test is None and (listed or name == 'manifest'): return read() # who wrote it has decided
     return apart(read, valid, test)
+
+# %% ../nbs/21_corpora.ipynb #85cb13e8
+def siblings(
+    utterances, # Iterable of `Utterance`
+    paces, # Such as (.88, 1.13): below 1 deeper and slower
+): # Iterable of `Utterance`: the same, and copies of those of split train at each pace
+    "Speed perturbation: every pace makes another speaker of each"
+    for k in paces:
+        if not .5 <= k <= 2 or k == 1: raise ValueError(f"pace {k} given: 0.5 to 2 are allowed, and not 1, which is the recording itself; try .88 and 1.13")
+    for u in utterances:
+        yield u
+        if u.split == 'train':
+            for k in paces: yield replace(u, id=f'{u.id}@{k:g}', speaker=f'{u.speaker}@{k:g}', pace=u.pace*k, seconds=u.seconds and u.seconds/k)
+
 
 # %% ../nbs/21_corpora.ipynb #878e547f
 def prepare_many(
