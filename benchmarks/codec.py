@@ -4,7 +4,7 @@
     codec.py probe  --sound DIR --valid DIR [CODEC ...]      the packaged codec, or others: share of frames whose phone is guessed wrong
     codec.py distil --sound DIR --valid DIR [--steps 300]    two codecs from nothing, the same but for the phones that one is taught: what do they give?
     codec.py use    --valid DIR [CODEC ...]                  how evenly the entries of each book are used
-    codec.py curves --run NAME=RUN ...                       the curves of training runs, thinned, with the time that halves what is left
+    codec.py curves --run NAME=RUN ...                       the curves of training runs, thinned, with the sound heard in an update, and what twice the steps would give
 
 DIR are made by harmonica-preprocess --codec none, of splits train and valid, from speech whose phones are known. A table on the screen, and all in --out (codec.json beside this file),
 from where the notebook on the codec draws its pictures.
@@ -68,12 +68,12 @@ def use(codec, valid, ranks=33):
 def curves(run, points=50):
     "What a run's log says, thinned; and a + b/steps^c through the measured losses, to say what twice the steps would give"
     from scipy.optimize import curve_fit
-    log = [json.loads(l) for l in open(Path(run)/"log.jsonl")]; out = {}
-    for k in dict.fromkeys(k for r in log for k in r if k in ("loss_code", "mel", "match", "critic_loss", "valid_mel", "valid_loss_code", "valid_loss", "loss_1", "loss_2", "loss_3")):
+    log = [json.loads(l) for l in open(Path(run)/"log.jsonl")]; heard = [r for r in log if r.get("seconds")][-1]; out = dict(seconds_an_update=round(heard["seconds"]/heard["step"], 1))
+    for k in dict.fromkeys(k for r in log for k in r if k in ("loss_code", "mel", "match", "critic_loss", "valid_mel", "valid_loss_code", "valid_loss", "loss_1", "loss_2", "loss_3", "top10", "valid_top10")):
         x, y = np.array([(r["step"], r[k]) for r in log if k in r and np.isfinite(r[k])]).T
         cuts = np.array_split(np.arange(len(x)), min(points, len(x)))
         out[k] = dict(step=[int(x[c].mean()) for c in cuts], value=[round(float(y[c].mean()), 4) for c in cuts])
-        if k.startswith("valid") and len(x) > 3:
+        if k.startswith("valid") and "top" not in k and len(x) > 3:
             (a, b, c), _ = curve_fit(lambda n, a, b, c: a+b*(n/x[0])**-c, x, y, (y.min()*.9, y[0]-y.min(), .5), bounds=([0, 0, .05], [np.inf, np.inf, 3]), maxfev=20000)
             now, then = (a+b*(n/x[0])**-c for n in (x[-1], 2*x[-1]))
             out[k]["fit"] = {n: round(float(v), 4) for n,v in dict(floor=a, exponent=c, now=now, twice_the_steps=then).items()}

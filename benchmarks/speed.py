@@ -25,7 +25,7 @@ SIZES = dict(full=dict(ar=dict(d_model=512, n_heads=8, n_layers=12, d_ff=1856), 
 def build(kind, z, checkpoint=False, group=None):
     torch.manual_seed(0)
     c = dict(z["ar" if kind.endswith("ar") and kind != "nar" and kind != "plain-nar" else "nar"])
-    if kind == "ar": return AR(ARConfig(**c, n_q=z["n_q"], n_bins=z["n_bins"], frame_rate=z["frame_rate"], group=group or z["group"], dropout=0., grad_checkpoint=checkpoint))
+    if kind == "ar": return AR(ARConfig(**c, n_q=z["n_q"], n_bins=z["n_bins"], frame_rate=z["frame_rate"], group=group or z["group"], dropout=0., cond_drop=0., grad_checkpoint=checkpoint))   # a step without its prefix would be no step to count
     if kind == "nar": return NAR(NARConfig(**c, vocab_size=128, n_q=z["n_q"], n_bins=z["n_bins"], dropout=0., grad_checkpoint=checkpoint))
     return Plain(bins=z["n_bins"], d=c["d_model"], heads=c["n_heads"], layers=c["n_layers"], d_ff=c["d_ff"], causal=kind == "plain-ar")
 
@@ -106,15 +106,15 @@ def loader(z, a, out):
     out["loader"] = dict(batch_seconds=round(statistics.median(made), 5), step_seconds=round(statistics.median(used), 4), share=round(statistics.median(made)/(statistics.median(made)+statistics.median(used)), 4), padding=round(statistics.mean(pad), 3))
 
 def proportion(z, a, out):
-    "A step of ten times the frames should cost ten times the time"
+    "An update of ten times the frames should cost ten times the time: as ten micro-batches, as the recipes have it, and in one go, where nothing fits into a processor's cache any more"
     few, many = a.frames
     for kind in ("ar", "nar"):
-        s, T, res = Step(build(kind, z, checkpoint=True), a.precision[0], a.device), int(a.seconds*z["frame_rate"]), {}   # checkpointed, or 20k frames at once would not fit
-        for n in (few, many):
-            b = batch(z, max(1, round(n/T)), T).to(a.device); real = b.codes.shape[0]*T
-            res[real] = best_of(lambda: s(b), max(1, a.repeat//2))
-        (f1,t1),(f2,t2) = res.items()
-        out["proportion"][kind] = dict(frames=[f1, f2], seconds=[round(t1, 3), round(t2, 3)], cost_per_frame_ratio=round((t2/f2)/(t1/f1), 3))
+        T = int(a.seconds*z["frame_rate"]); n, k = max(1, round(few/T)), max(1, round(many/few))
+        s = Step(build(kind, z, checkpoint=True), a.precision[-1], a.device)                    # checkpointed, or so many frames at once would not fit
+        b, big = batch(z, n, T).to(a.device), batch(z, n*k, T).to(a.device)
+        seconds = lambda batches, times: best_of(lambda: (s.t.one_step(batches), float(s.t.metrics["loss"])), times)
+        one, ten, whole = seconds([b], a.repeat//2+1), seconds([b]*k, 1), seconds([big], 1)
+        out["proportion"][kind] = dict(frames=[n*T, n*T*k], seconds=[round(one, 3), round(ten, 3)], cost_per_frame_ratio=round(ten/k/one, 3), in_one_micro_batch=dict(seconds=round(whole, 3), cost_per_frame_ratio=round(whole/k/one, 3)))
 
 def memory_child(z, a):
     "In a process of its own: the largest memory of one update on clips of 20 s"

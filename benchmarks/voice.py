@@ -6,12 +6,14 @@
     voice.py books     ITEMS [--asr FOLDER]     how many books the NAR should fill
     voice.py draws     ITEMS [--asr FOLDER]     temperatures
     voice.py means     ITEMS                    recordings (rows with wav, text, speaker) repainted by the NAR from their true book 0: likeliest codes against mean vectors
+    voice.py ladder    ITEMS [--asr FOLDER]     recordings (rows as for means) with ever more of them replaced by what the models make: where are words, voice and quality lost?
     voice.py first     ITEMS                    time to the first sound when streaming in chunks, and to whole sentences (wants a machine that does nothing else)
     voice.py hard      [--reference me.wav] --asr FOLDER     the forty sentences of hard.txt: which are lost?
 
 ITEMS is a .jsonl with text and prompt in each row. A table on the screen, and KIND.json beside --out.
 """
 import argparse, json, statistics, time
+from contextlib import contextmanager
 from pathlib import Path
 import torch
 from harmonica import Clip, Voice
@@ -19,6 +21,7 @@ from harmonica.checkpoint import load_model, packaged_weights
 from harmonica.codec import packaged_voice
 from harmonica.eval import evaluate, read_rows
 from harmonica.microcodec import MelLoss
+from harmonica.text import normalize
 
 class Speaker:
     "A Voice with some of its habits changed, as `evaluate` wants it"
@@ -64,6 +67,34 @@ def means(rows):
     print("books  true  likeliest  mean   (distance of log-mel spectrograms, %d recordings)" % len(far[1, "true"]))
     for k in (1, 2, 3, 4, 8): print(f"{k:5}", *(f"{sum(far[k,n])/len(far[k,n]):8.3f}" for n in ("true", "likeliest", "mean")))
 
+def borrowed(v, when):
+    "A context in which the AR takes these durations for its own"
+    @contextmanager
+    def held():
+        inner = v.ar.length.predict
+        inner.forward = lambda x, n, spk: when[None].float()
+        try: yield
+        finally: del inner.forward
+    return held()
+
+def ladder(rows):
+    "Rung by rung from a recording to a sentence that is wholly made: rows for `evaluate`, in the voice of the speaker's recording before"
+    v, aligner, by, rungs = Voice.load(), load_model(packaged_weights("aligner")), {}, {}
+    for r in rows: by.setdefault(r["speaker"], []).append(r)
+    for mine in by.values():
+        for other,r in zip(mine, mine[1:]):
+            clip, me = Clip.load(r["wav"]).tidy(v.codec.sample_rate), v.like(other["wav"])
+            codes, text = v.codec.encode(clip), me.tokens(normalize(r["text"]))
+            when = torch.tensor(aligner.durations(clip, r["text"], v.codec.frame_rate, codes.shape[1]))
+            if len(when) != len(text): continue                            # what is said is not what is written
+            wave, decode = torch.from_numpy(clip.samples)[None], lambda z: Clip(v.codec.sound(z)[0].detach().numpy(), clip.rate)
+            with borrowed(v, when): first = me.book0(normalize(r["text"]), torch.Generator().manual_seed(0), me.temperature)
+            made = {"the recording": clip, "the codec's vectors, before the books": decode(v.codec.latents(wave)), "all true codes": v.codec.decode(codes), "true codes of 4 books": v.codec.decode(codes[:4]),
+                "book 0 and durations true, the rest by the NAR": me.decode(me.books(normalize(r["text"]), codes[0], when=when)[1]),
+                "only durations true": me.decode(me.books(normalize(r["text"]), first, when=when)[1]), "nothing true but the words": me.say(r["text"])}
+            for k,c in made.items(): rungs.setdefault(k, []).append(dict(id=str(len(rungs.get(k, []))), wav=c, text=r["text"], prompt=other["wav"]))
+    return rungs
+
 def first(rows, chunks=(.1, .2, .3, None)):
     "Milliseconds until there is sound, of sentences of a voice that is known already; and whether the rest comes in time"
     voices, table = [Voice.load().like(r["prompt"]) for r in rows], {}
@@ -84,14 +115,20 @@ def first(rows, chunks=(.1, .2, .3, None)):
 
 def main():
     p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    p.add_argument("kind", choices=("prompts", "ablations", "books", "draws", "means", "first", "hard")); p.add_argument("items", nargs="?")
+    p.add_argument("kind", choices=("prompts", "ablations", "books", "draws", "means", "ladder", "first", "hard")); p.add_argument("items", nargs="?")
     p.add_argument("--asr", help="folder of a Whisper model, or its name"); p.add_argument("--limit", type=int, default=40); p.add_argument("--reference", default=str(packaged_voice()))
     p.add_argument("--out", default="."); p.add_argument("--scores", default="ge2e,dvec")
     a = p.parse_args()
     if a.kind == "hard": items = [dict(id=f"hard-{i:02d}", text=t.strip(), prompt=a.reference) for i,t in enumerate(open(Path(__file__).parent/"hard.txt"))]
     elif not a.items: p.error("give ITEMS, a .jsonl file")
-    else: items = read_rows(a.items); items = items[::max(1, len(items)//a.limit)]
+    else: items = read_rows(a.items); items = items if a.kind in ("means", "ladder") else items[::max(1, len(items)//a.limit)]
     for r in items: r.pop("prompt_text", None)
+    found = {}
+    if a.kind == "ladder":
+        for name,made in ladder(items).items():
+            found[name] = dict(clips=len(made), overall=(rep := evaluate(made, None, asr=a.asr, scores=a.scores, progress=False)).results["overall"])
+            print(f"\n== {name}\n{rep}", flush=True)
+        return Path(a.out, "ladder.json").write_text(json.dumps(found, indent=1))
     if a.kind == "means": return means(items)
     if a.kind == "first": Path(a.out, "first.json").write_text(json.dumps(first(items), indent=1)); return
     variants = dict(hard=lambda: {"hard": Speaker(Voice.load())},
@@ -99,7 +136,6 @@ def main():
         ablations=lambda: {"whole": Speaker(Voice.load()), "no prompt, no speaker vector": Speaker(Voice.load(), no_prompt), "no speaker vector": Speaker(Voice.load(), mute_speaker), "equal durations": Speaker(Voice.load(), no_durations)},
         books=lambda: {f"{n} books": Speaker(Voice.load(), books(n)) for n in (1,2,3,4,6,8)},
         draws=lambda: {f"temperature {t:g}": Speaker(Voice.load(), temperature=t) for t in (0., .3, .5, .8)})[a.kind]()
-    found = {}
     for name,voice in variants.items():
         rep = evaluate(items, voice, asr=a.asr, scores=a.scores, progress=False)
         found[name] = dict(overall=rep.results["overall"], failure_rates=rep.results["failure_rates"])

@@ -137,17 +137,3 @@ def phones(self:Aligner,
     "Which phone sounds in each frame"
     symbols, frames = self.fits(clip, text)
     return np.repeat(np.array([phone_class(c) for c in symbols], np.int16), frames)
-
-# %% ../nbs/46_align.ipynb #60978cf5
-@patch
-@torch.no_grad()
-def hear(self:Aligner,
-    clip:Clip, # Speech, in any language
-    shortest:int=2, # Frames that a phone lasts at least
-)->str: # Symbols between slashes, a space for each pause; empty where there is no phone
-    "Write down what it sounds like"
-    x = torch.from_numpy(clip.to(self.cfg.sample_rate).samples)[None].to(self.ear.weight.device)
-    heard, n = self(x).log_softmax(-1)[0].argmax(-1).unique_consecutive(return_counts=True)
-    said = [phone_classes[i] for i,k in zip(heard.tolist(), n.tolist()) if k >= shortest]
-    said = "".join(a for a,b in zip(said, said[1:]+[""]) if a != b).strip()
-    return f"/{said}/" if said else ""

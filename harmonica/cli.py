@@ -123,7 +123,6 @@ def preprocess(
     report:bool=False,          # Write the data card of the codes as a page, report.html; alone with --out: of codes that are there
     aligner:str="packaged",     # What finds out when each phone is said: packaged, the path of an aligner file, or none
     paces:str=None,             # Also make every training speaker anew, so many times as fast (pitch goes along): .88,1.13 makes three of each
-    heard:bool=False,           # Also take speech without a text, in any language, and let the aligner write down what it hears: for --stage nar
     nar:str=None,               # Lay the sound flat, and note what this NAR (packaged, or a path) makes of it: for --stage decoder
     device:str="auto",          # auto, cpu, cuda or mps
 ):
@@ -156,8 +155,8 @@ def preprocess(
         def read():
             us = (u for n in names for u in corpus(n, root, valid, test, **named) if not split or u.split==split)
             return siblings(us, faster) if faster else us
-        stats = prepare_many(read, codec, out, num_proc, part, str(dev), batch_seconds=batch_seconds, min_seconds=min_seconds, max_seconds=max_seconds, aligner=when, heard=heard)
-    else: stats = prepare(wanted, load_codec(codec, dev), out, part, batch_seconds, min_seconds, max_seconds, aligner=when, heard=heard)
+        stats = prepare_many(read, codec, out, num_proc, part, str(dev), batch_seconds=batch_seconds, min_seconds=min_seconds, max_seconds=max_seconds, aligner=when)
+    else: stats = prepare(wanted, load_codec(codec, dev), out, part, batch_seconds, min_seconds, max_seconds, aligner=when)
     print(f"{out}: {stats['made']} made ({stats['hours']:.2f} h), {stats['skipped']} were there, {stats['rejected']} rejected (see rejected.jsonl)")
     if report: print(make_report(out, load_codec(codec, dev)))
 

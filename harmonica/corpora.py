@@ -440,7 +440,6 @@ def siblings(
         if u.split == 'train':
             for k in paces: yield replace(u, id=f'{u.id}@{k:g}', speaker=f'{u.speaker}@{k:g}', pace=u.pace*k, seconds=u.seconds and u.seconds/k)
 
-
 # %% ../nbs/21_corpora.ipynb #878e547f
 def prepare_many(
     read, # Function without arguments that gives the utterances

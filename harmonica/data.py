@@ -93,14 +93,10 @@ def tidied(
     u:Utterance,
     rate:int, # The codec's sample rate
     min_seconds=.5, max_seconds=20.,
-    wordless:bool=False, # Is it fine without a text?
 )->Clip:
     "The sound of `u` ready for the codec, or a `Rejected` with the reason"
-    silent = not u.text.strip()
-    if silent and not wordless: raise Rejected("no text")
-    try:
-        if not silent: normalize(u.text)
-        raw = u.clip(); clip = raw.tidy(rate)
+    if not u.text.strip(): raise Rejected("no text")
+    try: normalize(u.text); raw = u.clip(); clip = raw.tidy(rate)
     except (ValueError, OSError) as e: raise Rejected(' '.join(str(e).split())) from None
     flat = float((abs(raw.samples) >= .985).mean())
     if flat > .002: raise Rejected(f"clipped: {100*flat:.1f}% of its samples are at the ceiling")
@@ -108,7 +104,6 @@ def tidied(
     s, letters = clip.seconds, sum(c.isalnum() for c in u.text)
     if not min_seconds <= s <= max_seconds:
         raise Rejected(f"{s:.2f} s of sound, {min_seconds:g} to {max_seconds:g} s are allowed; audio and text are not cut apart")
-    if silent: return clip
     if letters > 35*s: raise Rejected(f"{letters} letters in {s:.2f} s: more than anyone says")
     if s > 4 + letters/2: raise Rejected(f"{letters} letters in {s:.2f} s: most of it is not in the text")
     return clip
@@ -194,12 +189,10 @@ def prepare(
     shard_size=500, # Utterances a file: what a crash can lose
     threads=2, # Read and tidy sound ahead of the codec
     aligner=None, # Finds out when each token is said: has `.durations(clip, text, frame_rate, n_frames)`; None: that stays unknown
-    heard=False, # Also take utterances without a text, and note what the aligner hears in them: has `.hear(clip)`
     progress=True, # Show a bar
 )->dict: # Counts of made, skipped and rejected utterances and the hours made
     "Encode a corpus into a cache of codes; run again after a crash to do what is missing"
     out, (part,parts) = Path(out), shard
-    if heard and aligner is None: raise ValueError("heard=True wants an aligner, which writes down what it hears: give one, or leave heard out")
     if not 0 <= part < parts: raise ValueError(f"shard=({part},{parts}) given, i of (i,n) must be 0 to n-1")
     try: out.mkdir(parents=True, exist_ok=True); write_whole(out/f'.try{part}', ''); (out/f'.try{part}').unlink()
     except OSError as e: raise ValueError(f"can't write codes to {str(out)!r} ({e.strerror}): choose another folder") from None
@@ -217,10 +210,8 @@ def prepare(
     def encode():
         for (u,clip),codes in zip(waiting, encode_all([c for _,c in waiting], codec, batch_seconds)):
             if isinstance(codes, ValueError): reject(u, codes); continue
-            text = u.text.strip() or aligner.hear(clip)
-            if not text: reject(u, "no text, and none was heard"); continue
-            durations = [] if aligner is None else aligner.durations(clip, text, codec.frame_rate, codes.shape[1])
-            rows.append(dict(id=u.id, text=text, speaker=u.speaker, source=u.source, split=u.split, seconds=clip.seconds, loudness=clip.loudness,
+            durations = [] if aligner is None else aligner.durations(clip, u.text, codec.frame_rate, codes.shape[1])
+            rows.append(dict(id=u.id, text=u.text.strip(), speaker=u.speaker, source=u.source, split=u.split, seconds=clip.seconds, loudness=clip.loudness,
                              n_frames=codes.shape[1], codes=codes.reshape(-1), durations=durations))
         waiting.clear()
     def save():
@@ -244,7 +235,7 @@ def prepare(
         seen.add(u.id); return True
     def ready(job):
         u, wanted = job
-        try: return tidied(u, codec.sample_rate, min_seconds, max_seconds, heard) if wanted else None
+        try: return tidied(u, codec.sample_rate, min_seconds, max_seconds) if wanted else None
         except Rejected as e: return e
     for (u,wanted),clip in _ahead(ready, ((u, mine(u)) for u in utterances), threads):
         taken += 1

@@ -385,8 +385,7 @@ class Tokenizer:
         text:str, # As written
         normalized:bool=False, # Already went through `normalize`?
     )->str: # One character a token
-        "What the model will be shown; a text between slashes is symbols already"
-        if self.kind == "phonemes" and len(text) > 2 and text[0] == text[-1] == "/": return text[1:-1]
+        "What the model will be shown"
         return _symbols(self.kind, text if normalized else normalize(text))
 
     def encode(self,

@@ -5,6 +5,7 @@ from harmonica import cli
 from harmonica.ar import AR, ARConfig
 from harmonica.checkpoint import model_meta, save_model
 from harmonica.codec import Clip, packaged_voice
+from harmonica.data import CodesDataset
 from harmonica.microcodec import MicroCodec, MicroCodecConfig
 from harmonica.nar import NAR, NARConfig
 from harmonica.text import Tokenizer
@@ -71,6 +72,17 @@ def test_preprocess_mistakes(capsys, tmp_path, home):
     refused(capsys, "tpu|auto, cpu", "preprocess", "--dataset", home/"m.jsonl", "--device", "tpu", "--out", tmp_path/"o")
     refused(capsys, "no-such.jsonl", "preprocess", "--dataset", tmp_path/"no-such.jsonl", "--codec", home/"codec.safetensors", "--out", tmp_path/"o")
     for s in ("3/3", "a", "1", "-1/2"): refused(capsys, "--shard|i/n", "preprocess", "--dataset", home/"m.jsonl", f"--shard={s}", "--out", tmp_path/"o")
+
+    for p,why in (("fast", "give numbers"), ("1", "0.5 to 2"), ("9", "0.5 to 2")): refused(capsys, f"pace|{why}", "preprocess", "--dataset", home/"m.jsonl", "--codec", home/"codec.safetensors", "--paces", p, "--out", tmp_path/"o")
+    refused(capsys, "--paces|leave it out", "preprocess", "--dataset", home/"m.jsonl", "--codec", "none", "--paces", ".9", "--out", tmp_path/"o")
+
+def test_every_pace_makes_a_sibling(capsys, tmp_path, home):
+    make = ["preprocess", "--dataset", home/"m.jsonl", "--codec", home/"codec.safetensors", "--aligner", "none", "--out", tmp_path/"o", "--device", "cpu"]
+    n = int(ask(capsys, *make)[1].split(": ")[1].split()[0])
+    code, out, err = ask(capsys, *make, "--paces", ".8,1.2", "--num-proc", 2)
+    assert code == 0 and "made" in out and f"{n} were there" in out, err
+    ds = CodesDataset(tmp_path/"o"); names = {s.split("@")[0] for s in ds.by_speaker}
+    assert set(ds.by_speaker) == {s+k for s in names for k in ("", "@0.8", "@1.2")}
 
 def test_train_mistakes(capsys, tmp_path, home):
     refused(capsys, "training.learning_rate|valid keys|lr", "train", "training.learning_rate=1", "--out", tmp_path/"r")

@@ -5,7 +5,7 @@ import numpy as np, pytest
 from hypothesis import given, settings, strategies as st
 from harmonica import corpora
 from harmonica.codec import Clip
-from harmonica.corpora import (apart, archives, commonvoice, corpus, download, fetch, folder, held_out, hf, librispeech, libritts, ljspeech, manifest, need_room, sentence, temporary,
+from harmonica.corpora import (apart, archives, commonvoice, corpus, download, fetch, folder, held_out, hf, librispeech, libritts, ljspeech, manifest, need_room, sentence, siblings, temporary,
     unpack, vctk)
 from harmonica.data import Utterance
 
@@ -470,3 +470,19 @@ def test_real_clips():
 def test_published_archives_are_well_formed():
     for parts in archives.values():
         for url,size,digest in parts.values(): assert url.startswith('https://') and len(digest) in (32, 64) and int(digest, 16) and (size is None or size > 10**8)
+
+# --- more people than there are
+
+def test_siblings(tmp_path):
+    wav = sound(tmp_path/'a.wav', 1.)
+    us = [Utterance(wav, 'One two.', 'ann', seconds=1., id='a'), Utterance(wav, 'Three.', 'bob', split='valid', id='b')]
+    made = list(siblings(us, (.8, 1.25)))
+    assert [(u.id, u.speaker, u.split) for u in made] == [('a', 'ann', 'train'), ('a@0.8', 'ann@0.8', 'train'), ('a@1.25', 'ann@1.25', 'train'), ('b', 'bob', 'valid')]   # who is held out has none
+    for u,k in zip(made, (1, .8, 1.25)):
+        clip = u.clip(); assert clip.rate == 16000 and clip.seconds == pytest.approx(1/k, abs=1e-3) and u.seconds == pytest.approx(1/k)
+        peak = np.abs(np.fft.rfft(clip.samples)).argmax()/clip.seconds
+        assert peak == pytest.approx(254.6*k, rel=.02)         # sin(.1 i) at 16 kHz: the pitch goes along
+
+@pytest.mark.parametrize('pace', [0, 1, .4, 3, float('nan')])
+def test_paces_that_make_no_sense(pace):
+    with pytest.raises(ValueError, match='0.5 to 2 are allowed'): list(siblings([], (pace,)))

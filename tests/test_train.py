@@ -1,5 +1,5 @@
 "The loop: what it averages, how it stops, what it saves, where it can go on"
-import json, os, random, signal, threading, time
+import json, os, random, signal, subprocess, sys, threading, time
 import numpy as np, pytest, torch
 import torch.nn.functional as F
 from torch import nn
@@ -218,3 +218,16 @@ def test_schedules():
     assert teacher_forcing_at(50, TrainConfig(max_steps=100, teacher_forcing_schedule="linear", teacher_forcing_end=.5)) == pytest.approx(.75)
     assert teacher_forcing_at(99, TrainConfig(scheduled_sampling=False)) == 1.
     with pytest.raises(ValueError, match="sigmoid.*linear, cosine, exponential"): teacher_forcing_at(1, TrainConfig(teacher_forcing_schedule="sigmoid"))
+
+@pytest.mark.skipif(sys.platform != "linux", reason="only glibc is asked")
+def test_memory_is_kept_from_step_to_step():
+    "The second time the same memory is asked for, it is there: no page has to be fetched anew"
+    code = """if 1:
+        import resource, sys, torch
+        from harmonica.train import keep_pages
+        if sys.argv[1] == "keep" and not keep_pages(): print(-1, -1); sys.exit()
+        faults = lambda: resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+        make = lambda: [torch.ones(1<<22) for _ in range(8)]
+        make(); a = faults(); make(); make(); print(faults()-a)"""
+    runs = {how: int(subprocess.run([sys.executable, "-c", code, how], capture_output=True, text=True, check=True).stdout.split()[0]) for how in ("keep", "give back")}
+    assert runs["keep"] == -1 or runs["keep"] < runs["give back"]/4, runs                # another C library than glibc: nothing to ask
