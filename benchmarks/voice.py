@@ -67,15 +67,13 @@ def means(rows):
     print("books  true  likeliest  mean   (distance of log-mel spectrograms, %d recordings)" % len(far[1, "true"]))
     for k in (1, 2, 3, 4, 8): print(f"{k:5}", *(f"{sum(far[k,n])/len(far[k,n]):8.3f}" for n in ("true", "likeliest", "mean")))
 
+@contextmanager
 def borrowed(v, when):
-    "A context in which the AR takes these durations for its own"
-    @contextmanager
-    def held():
-        inner = v.ar.length.predict
-        inner.forward = lambda x, n, spk: when[None].float()
-        try: yield
-        finally: del inner.forward
-    return held()
+    "The AR takes these durations for its own"
+    inner = v.ar.length.predict
+    inner.forward = lambda x, n, spk: when[None].float()
+    try: yield
+    finally: del inner.forward
 
 def ladder(rows):
     "Rung by rung from a recording to a sentence that is wholly made: rows for `evaluate`, in the voice of the speaker's recording before"
