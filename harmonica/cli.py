@@ -122,6 +122,7 @@ def preprocess(
     num_proc:int=1,             # Processes on this machine
     report:bool=False,          # Write the data card of the codes as a page, report.html; alone with --out: of codes that are there
     aligner:str="packaged",     # What finds out when each phone is said: packaged, the path of an aligner file, or none
+    wordless:bool=False,        # Keep utterances without text too: only --stage nar uses them, to know more voices
     paces:str=None,             # Also make every training speaker anew, so many times as fast (pitch goes along): .88,1.13 makes three of each
     nar:str=None,               # Lay the sound flat, and note what this NAR (packaged, or a path) makes of it: for --stage decoder
     device:str="auto",          # auto, cpu, cuda or mps
@@ -150,13 +151,14 @@ def preprocess(
     if nar:
         if when is None: raise ValueError("--nar wants to know when each phone is said: leave --aligner none out")
         painter = Painter(load_codec(codec, dev), load_model(packaged_weights("nar") if nar=="packaged" else nar, dev, "nar"), when)
+    more = dict(min_seconds=min_seconds, max_seconds=max_seconds, aligner=when, wordless=wordless)
     if codec=="none" or nar: print(f"{_flat(names, wanted, out, split or 'train', when, painter)} holds the sound, laid flat{' and painted' if nar else ''}"); return
     if num_proc > 1:
         def read():
             us = (u for n in names for u in corpus(n, root, valid, test, **named) if not split or u.split==split)
             return siblings(us, faster) if faster else us
-        stats = prepare_many(read, codec, out, num_proc, part, str(dev), batch_seconds=batch_seconds, min_seconds=min_seconds, max_seconds=max_seconds, aligner=when)
-    else: stats = prepare(wanted, load_codec(codec, dev), out, part, batch_seconds, min_seconds, max_seconds, aligner=when)
+        stats = prepare_many(read, codec, out, num_proc, part, str(dev), batch_seconds=batch_seconds, **more)
+    else: stats = prepare(wanted, load_codec(codec, dev), out, part, batch_seconds, **more)
     print(f"{out}: {stats['made']} made ({stats['hours']:.2f} h), {stats['skipped']} were there, {stats['rejected']} rejected (see rejected.jsonl)")
     if report: print(make_report(out, load_codec(codec, dev)))
 

@@ -319,7 +319,6 @@ class RVQ(nn.Module):
         store_attr()
         self.register_buffer("books", torch.randn(n_q, n_bins, dim))
         self.register_buffer("counts", torch.ones(n_q, n_bins))                 # frames an entry described lately
-        self.register_buffer("sums", self.books.clone())                        # and their sum
         self.register_buffer("ready", torch.zeros(n_q, dtype=torch.bool))       # has the book seen data?
 
 # %% ../nbs/00_codec.ipynb #68e4fb07
@@ -352,13 +351,12 @@ def learn(self:RVQ,
     "Move the entries of book `i` towards the frames they described; give unused ones a new place"
     if not len(z): return
     one = F.one_hot(idx, self.n_bins).type_as(z)
-    self.counts[i].lerp_(one.sum(0), 1-self.decay); self.sums[i].lerp_(one.T@z, 1-self.decay)
+    total = (self.books[i]*self.counts[i,:,None]).lerp(one.T@z, 1-self.decay)
+    self.counts[i].lerp_(one.sum(0), 1-self.decay)
     dead = self.counts[i] < .1 * z.shape[0] / self.n_bins / 4
     pick = z[torch.randint(len(z), (self.n_bins,), device=z.device)]
-    fresh = torch.ones_like(self.counts[i]) * z.shape[0] / self.n_bins
-    self.sums[i] = torch.where(dead[:,None], pick*fresh[:,None], self.sums[i])
-    self.counts[i] = torch.where(dead, fresh, self.counts[i])
-    self.books[i] = self.sums[i] / self.counts[i].clamp(min=1e-5)[:,None]
+    self.books[i] = torch.where(dead[:,None], pick, total / self.counts[i].clamp(min=1e-5)[:,None])
+    self.counts[i] = torch.where(dead, z.shape[0] / self.n_bins, self.counts[i])
 
 # %% ../nbs/00_codec.ipynb #2eedfe64
 @patch
@@ -375,7 +373,7 @@ def forward(self:RVQ,
     for i in range(self.n_q):
         if self.training and not self.ready[i]:                                 # first batch: entries are frames
             v = res.detach()[real]; self.books[i] = v[torch.randint(len(v), (self.n_bins,), device=v.device)]
-            self.sums[i] = self.books[i]; self.counts[i] = 1.; self.ready[i] = True
+            self.counts[i] = 1.; self.ready[i] = True
         idx = nearest(res.detach(), self.books[i]); e = self.books[i][idx]
         on = real if n_q is None else real & (i < n_q)[:,None]
         if self.training: self.learn(i, res.detach()[on], idx[on])

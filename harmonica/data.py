@@ -93,10 +93,12 @@ def tidied(
     u:Utterance,
     rate:int, # The codec's sample rate
     min_seconds=.5, max_seconds=20.,
+    wordless=False, # May the text be missing?
 )->Clip:
     "The sound of `u` ready for the codec, or a `Rejected` with the reason"
-    if not u.text.strip(): raise Rejected("no text")
-    try: normalize(u.text); raw = u.clip(); clip = raw.tidy(rate)
+    words = u.text.strip()
+    if not (words or wordless): raise Rejected("no text")
+    try: words and normalize(words); raw = u.clip(); clip = raw.tidy(rate)
     except (ValueError, OSError) as e: raise Rejected(' '.join(str(e).split())) from None
     flat = float((abs(raw.samples) >= .985).mean())
     if flat > .002: raise Rejected(f"clipped: {100*flat:.1f}% of its samples are at the ceiling")
@@ -104,6 +106,7 @@ def tidied(
     s, letters = clip.seconds, sum(c.isalnum() for c in u.text)
     if not min_seconds <= s <= max_seconds:
         raise Rejected(f"{s:.2f} s of sound, {min_seconds:g} to {max_seconds:g} s are allowed; audio and text are not cut apart")
+    if not words: return clip
     if letters > 35*s: raise Rejected(f"{letters} letters in {s:.2f} s: more than anyone says")
     if s > 4 + letters/2: raise Rejected(f"{letters} letters in {s:.2f} s: most of it is not in the text")
     return clip
@@ -190,6 +193,7 @@ def prepare(
     threads=2, # Read and tidy sound ahead of the codec
     aligner=None, # Finds out when each token is said: has `.durations(clip, text, frame_rate, n_frames)`; None: that stays unknown
     progress=True, # Show a bar
+    wordless=False, # Keep what comes without text too: a NAR learns voices from it
 )->dict: # Counts of made, skipped and rejected utterances and the hours made
     "Encode a corpus into a cache of codes; run again after a crash to do what is missing"
     out, (part,parts) = Path(out), shard
@@ -210,7 +214,7 @@ def prepare(
     def encode():
         for (u,clip),codes in zip(waiting, encode_all([c for _,c in waiting], codec, batch_seconds)):
             if isinstance(codes, ValueError): reject(u, codes); continue
-            durations = [] if aligner is None else aligner.durations(clip, u.text, codec.frame_rate, codes.shape[1])
+            durations = [] if aligner is None or not u.text.strip() else aligner.durations(clip, u.text, codec.frame_rate, codes.shape[1])
             rows.append(dict(id=u.id, text=u.text.strip(), speaker=u.speaker, source=u.source, split=u.split, seconds=clip.seconds, loudness=clip.loudness,
                              n_frames=codes.shape[1], codes=codes.reshape(-1), durations=durations))
         waiting.clear()
@@ -235,7 +239,7 @@ def prepare(
         seen.add(u.id); return True
     def ready(job):
         u, wanted = job
-        try: return tidied(u, codec.sample_rate, min_seconds, max_seconds) if wanted else None
+        try: return tidied(u, codec.sample_rate, min_seconds, max_seconds, wordless) if wanted else None
         except Rejected as e: return e
     for (u,wanted),clip in _ahead(ready, ((u, mine(u)) for u in utterances), threads):
         taken += 1
@@ -260,6 +264,7 @@ class CodesDataset:
         codec=None, # Refuse codes not made by this `Codec` (or name, or hash)
         tokenizer=None, # Has `.encode(text)->list[int]`; without one `tokens` are empty
         max_frames=None, # Leave out longer utterances (whole: nothing is cut)
+        wordless=False, # With those that have no text?
     ):
         store_attr()
         self.paths = [Path(p) for p in listify(path)]
@@ -273,6 +278,7 @@ class CodesDataset:
         splits, n = np.array(self.ds['split'][:]), np.array(self.ds['n_frames'][:])
         keep = np.ones(len(n), dtype=bool) if split is None else splits==split
         if split=='train' and len(self.paths) > 1: keep &= ~self._held_out(splits)
+        if not wordless: keep &= np.array(self.ds['text'][:], dtype=object) != ''
         if not keep.any(): raise ValueError(f"no utterances of split {split!r} in {str(self.paths[0])!r}, there are {sorted(set(splits))}: choose one of them or None")
         self.rows = np.flatnonzero(keep & (n <= (max_frames or n.max())))
         if not len(self.rows): raise ValueError(f"max_frames={max_frames} given, the shortest utterance has {n[keep].min()}: raise max_frames")
@@ -332,7 +338,7 @@ def tokens(self:CodesDataset,
     "Token ids of utterance `i`, remembered"
     if self._tokens[i] is None:
         text = self.text[int(self.rows[i])].as_py()
-        self._tokens[i] = np.array(self.tokenizer.encode(text, edges=True) if self.tokenizer else [], dtype=np.int32)
+        self._tokens[i] = np.array([] if not self.tokenizer else self.tokenizer.encode(text, edges=True) if text else [0], dtype=np.int32) # no text: a single padding
     return self._tokens[i]
 
 @patch

@@ -70,7 +70,7 @@ class ConvBlock(nn.Module):
 # %% ../nbs/05_microcodec.ipynb #5f08b311
 class MicroCodec(Codec):
     "24 kHz speech as `n_q` books of codes, 50 frames a second"
-    training_only = ("rvq.counts", "rvq.sums")
+    training_only = ("rvq.counts",)
     def __init__(self,
         cfg:MicroCodecConfig=None, # Default: the packaged size
     ):
@@ -314,33 +314,44 @@ def retell(self:MicroCodec,
     return self.render(h, glide(hold(f), hop)), *self.pitch_loss(scores, f)
 
 @patch
-def loss(self:MicroCodec,
+def some_books(self:MicroCodec,
+    B:int, # Items
+)->Tensor: # (B,) long; all of them where nothing is learned
+    "How many books each item may use: many do with few, so that a prefix is usable"
+    few = torch.where(torch.rand(B, device=self.device) < .5, min(4, self.n_q), torch.randint(1, self.n_q+1, (B,), device=self.device))   # four are what a small NAR fills well
+    return torch.where((torch.rand(B, device=self.device) < .5) & self.training, few, self.n_q)
+
+@patch
+def describe(self:MicroCodec,
     batch:AudioBatch,
     phone_weight:float=.5, # Weight of the phones that book 0 must tell
-    pitch_weight:float=.4, # Weight of the pitch
     commit_weight:float=.25, # Weight of staying near the entries
-): # Loss and its parts
-    "What `Trainer` lowers"
-    B, dev = len(batch.wav), batch.wav.device
-    few = (torch.rand(B, device=dev) < .4) & self.training   # many items use a random number of books, so that a prefix is usable
-    n_q = torch.where(few, torch.randint(1, self.n_q+1, (B,), device=dev), self.n_q)
+): # Vectors (B,T,code_dim) with their gradient, loss of encoder and books, its parts
+    "What the encoder's half of training asks for"
     z = self.latents(batch.wav)
-    zq, codes, commit = self.rvq(z, n_q=n_q)
-    first = z + (self.rvq.books[0][codes[:,0]]-z).detach()
-    made, pitch, gross = self.retell(zq, batch.wav)
-    if not hasattr(self, "mel"): object.__setattr__(self, "mel", MelLoss(self.sample_rate).to(dev))
-    mel = self.mel(made, batch.wav)
-    loss = mel + commit_weight*commit + pitch_weight*pitch
-    parts = dict(mel=mel.detach(), commit=commit.detach(), pitch=pitch.detach(), pitch_error=gross)
-    known = batch.phones >= 0
+    zq, codes, commit = self.rvq(z, n_q=self.some_books(len(z)))
+    loss, parts, known = commit_weight*commit, dict(commit=commit.detach()), batch.phones >= 0
     if self.phones is not None and known.any():
+        first = z + (self.rvq.books[0][codes[:,0]]-z).detach()
         said = self.phones(first)[known]; wanted = batch.phones[known]
         ce = F.cross_entropy(said, wanted)
         loss = loss + phone_weight*ce
         parts.update(phone=ce.detach(), phone_error=(said.argmax(-1) != wanted).float().mean())
     used = torch.bincount(codes[:,0].flatten(), minlength=self.codebook_size).float()
     p = used/used.sum(); parts["used0"] = torch.exp(-(p*(p+1e-9).log()).sum())
-    return loss, parts
+    return zq, loss, parts
+
+@patch
+def loss(self:MicroCodec,
+    batch:AudioBatch,
+    pitch_weight:float=.4, # Weight of the pitch
+): # Loss and its parts
+    "What `Trainer` lowers"
+    z, aside, parts = self.describe(batch)
+    made, pitch, off = self.retell(z, batch.wav)
+    if not hasattr(self, "mel"): object.__setattr__(self, "mel", MelLoss(self.sample_rate).to(self.device))
+    mel = self.mel(made, batch.wav)
+    return mel + pitch_weight*pitch + aside, dict(mel=mel.detach(), pitch=pitch.detach(), pitch_error=off, **parts)
 
 # %% ../nbs/05_microcodec.ipynb #c60e3c15
 phone_classes = " AIOWYiuæɑɔəɛɜɪʊʌbdfhjklmnpstvwzðŋɡɹʃʒʤʧθT" # the first is silence; the rest are the tokenizer's symbols

@@ -224,7 +224,7 @@ def diagnose(
     def alarm(what, why, do): out.append(dict(what=what, why=why, do=do))
     step, loss = column(rows, "loss")
     norm = np.array([r["grad_norm"] for r in rows if "grad_norm" in r])
-    bad = [r["step"] for r in rows if any(k in r and not math.isfinite(r[k]) for k in ("loss", "grad_norm"))]
+    bad = [r["step"] for r in rows if any(k.endswith(("loss", "grad_norm")) and not math.isfinite(v) for k,v in r.items())]
     if bad: alarm(f"loss or gradient is not a number at update {bad[0]}", "learning rate too high, or an overflow in half precision", "lower training.lr by 3, set training.precision=fp32")
     if len(loss) >= 12:
         n = len(loss)//4

@@ -36,6 +36,7 @@ class NARConfig:
     max_prompt:int=0 # Attend to at most the last so many prompt frames (0: all); the speaker vector hears all
     corrupt:float=.05 # Share of lower-book codes replaced at random in training
     book_decay:float=.85 # Book j+1 is drawn this much less often than book j
+    stroke:float=0. # Share of utterances that learn the vector of all books together, in one pass (0: none; needs a codec with entries of `code_dim`)
     tied:bool=True # Predict a book with the table that embeds it; False: a head of its own for each, larger and much quicker to learn
     grad_checkpoint:bool=False # Less memory for a third more time
 
@@ -58,6 +59,8 @@ class NAR(nn.Module):
         self.head = nn.Parameter(torch.randn(cfg.n_q-1, D, cfg.code_dim)*D**-.5) if cfg.tied else None
         self.bias = nn.Parameter(torch.zeros(cfg.n_q-1, cfg.n_bins))
         self.out = None if cfg.tied else nn.Parameter(torch.randn(cfg.n_q-1, cfg.n_bins, D)*.02)
+        self.stroke = nn.Linear(D, cfg.code_dim) if cfg.stroke else None
+        self.register_buffer("entries", None, persistent=False)   # the codec's, (n_q,n_bins,code_dim): `stroke` learns their sums
 
 # %% ../nbs/40_nar.ipynb #0c4a616b
 def positions(
@@ -134,6 +137,7 @@ def lower(self:NAR,
     book:Tensor, # The book to paint, (B,)
 )->Tensor: # (B,T,D)
     "The books below `book`, embedded and summed"
+    book = book.clamp(min=1)
     n = int(book.max())
     keep = torch.arange(n, device=codes.device) < book[:,None]
     idx = codes[:,:n] + (torch.arange(n, device=codes.device)*self.cfg.n_bins)[:,None]
@@ -144,7 +148,7 @@ def lower(self:NAR,
 def forward(self:NAR,
     scene:Scene, # From `NAR.scene`
     codes:Tensor, # Target codes, at least the books below `book`, (B,n,T)
-    book:Tensor, # The book to paint in each utterance, 1..n_q-1, (B,)
+    book:Tensor, # The book to paint in each utterance, 1..n_q-1, or 0: all in one stroke, (B,)
 )->Tensor: # What to say about every target frame, (B,T,D)
     "Look at everything, once, for one book each"
     x = torch.cat([scene.fixed, self.lower(codes, book) + self.segment[2] + scene.about], 1)
@@ -168,11 +172,12 @@ def logits(self:NAR,
 def draw_books(self:NAR,
     B:int, # How many
     generator:torch.Generator=None, # A CPU generator
-)->Tensor: # Books 1..n_q-1, (B,), on the CPU
+)->Tensor: # Books 1..n_q-1, or 0 for one stroke, (B,), on the CPU
     "A book for each utterance, lower ones more often, spread evenly over the batch"
-    w = self.cfg.book_decay**torch.arange(self.cfg.n_q-1)
+    w, s = self.cfg.book_decay**torch.arange(self.cfg.n_q-1), self.cfg.stroke
+    w = torch.cat([torch.tensor([s]), w/w.sum()*(1-s)])
     u = (torch.randperm(B, generator=generator) + torch.rand(1, generator=generator)) / B
-    return torch.searchsorted((w.cumsum(0)/w.sum())[:-1].contiguous(), u, right=True) + 1
+    return torch.searchsorted(w.cumsum(0)[:-1].contiguous(), u, right=True)
 
 # %% ../nbs/40_nar.ipynb #9e3a5a80
 @patch
@@ -193,18 +198,25 @@ def loss(self:NAR,
         codes = torch.where(bad.to(dev), torch.randint(cfg.n_bins, codes.shape, generator=generator).to(dev), codes)
     scene = self.scene(batch.text, batch.text_len, batch.prompt, batch.prompt_len, batch.n_frames, batch.continues, T, getattr(batch, 'durations', None))
     x = self(scene, codes, which.to(dev))
-    real, sums, metrics = lengths_mask(batch.n_frames, T), 0., {}
+    real, sums, n, stroke, metrics = lengths_mask(batch.n_frames, T), torch.zeros(3, device=dev), 0, 0., {}
     for j in which.unique().tolist():
         rows = (which==j).nonzero()[:,0].to(dev)
         keep = real[rows]
+        if j == 0:
+            if self.entries is None: raise ValueError(f"stroke={cfg.stroke} without entries: set nar.entries to the codec's books, (n_q,n_bins,code_dim)")
+            z = sum(e[c] for e,c in zip(self.entries, batch.codes[rows].transpose(1,2)[keep].T))
+            far = (self.stroke(x[rows][keep]).float()-z).pow(2).mean(-1)
+            stroke = 25*far.sum()                                  # as loud as a book: a good stroke is .2 off
+            metrics['stroke'] = far.detach().mean()
+            continue
         y = batch.codes[rows,j][keep]
         p = self.logits(x[rows][keep], j)
         rank = (p > p.gather(1, y[:,None])).sum(1)
         part = torch.stack([F.cross_entropy(p.float(), y, reduction='sum'), *((rank<k).sum().to(p.device, torch.float32) for k in (1,10))])
-        sums = sums + part
+        sums, n = sums + part, n + len(y)
         metrics[f'loss_{j}'], metrics[f'top1_{j}'], _ = part.detach()/len(y)
-    loss,top1,top10 = sums / real.sum()
-    return loss, dict(loss_code=loss.detach(), top1=top1.detach(), top10=top10.detach(), **metrics)
+    loss_code,top1,top10 = sums.detach()/max(1, n)
+    return (sums[0]+stroke)/real.sum(), dict(loss_code=loss_code, top1=top1, top10=top10, **metrics)
 
 # %% ../nbs/40_nar.ipynb #c028e43f
 def pad(
@@ -253,10 +265,12 @@ def generate_batch(self:NAR,
         when = None if durations is None else pad([d.to(dev).float() for d in durations])[0]
         scene = self.scene(text, text_len, prompt, prompt_len, n_frames, torch.full((B,), continues, device=dev), durations=when)
         z = None if vectors is None else vectors[0][codes[:,0]]
+        one = vectors is not None and self.stroke is not None
+        if one: z = self.stroke(self(scene, codes, torch.zeros(B, dtype=torch.long, device=dev)))
         for j in range(1, n_q or self.cfg.n_q):
             p = self.logits(self(scene, codes, torch.full((B,), j, device=dev)), j)
             new = p.argmax(-1) if temperature == 0 else sample(p.flatten(0,1), temperature, top_k, top_p, generator=generator).view(B, -1)
-            if vectors is not None: z = z + p.softmax(-1)@vectors[j]
+            if vectors is not None and not one: z = z + p.softmax(-1)@vectors[j]
             if known is not None: new[:,:known.shape[1]] = known[j].to(dev)
             codes = torch.cat([codes, new[:,None]], 1)
     finally: self.train(was)

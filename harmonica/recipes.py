@@ -7,8 +7,8 @@ Docs: https://harmonica-tts.github.io/harmonica/recipes.html.md"""
 # %% auto #0
 __all__ = ['STAGES', 'CONFIGS', 'TEMPORARY', 'DataConfig', 'InferenceConfig', 'ModelConfig', 'Config', 'configs', 'load_config',
            'save_config', 'utterances', 'ensure_codes', 'Supply', 'supply', 'Export', 'open_run', 'start_from',
-           'ar_loss', 'NARLoss', 'train_ar', 'train_nar', 'train_aligner', 'train_codec', 'train_decoder', 'Painter',
-           'train', 'load_trained']
+           'ar_loss', 'NARLoss', 'train_ar', 'train_nar', 'against', 'train_aligner', 'train_codec', 'train_decoder',
+           'Painter', 'train', 'load_trained']
 
 # %% ../nbs/55_recipes.ipynb #5630b5ba
 import difflib, itertools, json, math, os, shutil, sys, typing
@@ -263,30 +263,31 @@ def supply(
     cfg:Config, # For the stage at hand
     group:int=1, # Frames a step
     device=None, # Where a codec would run
+    wordless:bool=False, # With utterances that have no text?
 )->Supply:
     "Datasets, tokenizer and batches as a config asks for"
     d, t = cfg.data, cfg.training
-    if d.dataset=="hf" and d.cache_hours: return _through(cfg, group, device)
+    if d.dataset=="hf" and d.cache_hours: return _through(cfg, group, device, wordless)
     dirs = ensure_codes(d, device)
     # big codecs are not loaded for training: their name in the card says enough, their weights never change
     codec = load_codec(d.codec) if d.codec and d.codec not in ("encodec_24khz", "dac_24khz") else None
     tok = Tokenizer(d.tokenizer)
     rate = CodesDataset(dirs, None, codec or d.codec).frame_rate
     most = int(d.max_seconds*rate) if not t.batch_frames else min(t.batch_frames, int(d.max_seconds*rate))
-    ds = CodesDataset(dirs, "train", codec or d.codec, tok, max_frames=most)
+    ds = CodesDataset(dirs, "train", codec or d.codec, tok, most, wordless)
     kw = dict(group=group, p_continue=d.p_continue, p_no_prompt=d.p_no_prompt, prompt_seconds=d.prompt_seconds)
     budget = t.batch_frames or t.batch_size*most
     sampler = BucketSampler(ds.lengths, budget, t.seed, max_items=t.batch_size)
     return Supply(make_loader(ds, sampler, t.seed, t.n_workers, **kw), _valid(cfg, dirs, codec, tok, most, budget, kw), tok, ds.card, codec, dirs, ds)
 
-def _through(cfg, group, device):
+def _through(cfg, group, device, wordless):
     "A window of codes that moves through a stream"
     d, t, tok = cfg.data, cfg.training, Tokenizer(cfg.data.tokenizer)
     codec = load_codec(d.codec, device)
     most = int(d.max_seconds*codec.frame_rate) if not t.batch_frames else min(t.batch_frames, int(d.max_seconds*codec.frame_rate))
     budget, kw = t.batch_frames or t.batch_size*most, dict(group=group, p_continue=d.p_continue, p_no_prompt=d.p_no_prompt, prompt_seconds=d.prompt_seconds)
     def load(path, n):
-        ds = CodesDataset(path, "train", codec, tok, max_frames=most)
+        ds = CodesDataset(path, "train", codec, tok, most, wordless)
         return make_loader(ds, BucketSampler(ds.lengths, budget, t.seed+n, max_items=t.batch_size), t.seed+n, t.n_workers, **kw)
     if not d.cache_dir or isinstance(d.cache_dir, list): _need("data.cache_dir", "one folder for the codes of a stream")
     w = Window(utterances(d), codec, d.cache_dir, load, d.cache_hours, d.cache_passes, min_seconds=d.min_seconds, max_seconds=d.max_seconds)
@@ -409,6 +410,11 @@ def train_ar(
     return _run(cfg, "ar", AR(cfg.model.ar), s, ar_loss, folder, device, resume, init, callbacks, progress)
 
 # %% ../nbs/55_recipes.ipynb #d434c6ed
+def _entries(codec, cfg):
+    books, n = getattr(getattr(codec, "rvq", None), "books", None), cfg.model.nar
+    if books is None or books.shape[-1] != n.code_dim: raise ValueError(f"model.nar.stroke={n.stroke} needs a codec whose entries are known and model.nar.code_dim={n.code_dim} numbers long, as those of `micro` are: set model.nar.stroke=0, or prepare the data with another codec")
+    return books.detach().clone()
+
 def train_nar(
     cfg:Config,         # From `load_config`
     folder:str,         # Of the run
@@ -420,11 +426,13 @@ def train_nar(
 )->Trainer: # After the last step; its folder holds nar.safetensors
     "Train a NAR on cached codes"
     cfg, device = cfg.for_stage("nar"), pick_device(device)
-    s = supply(cfg, 1, device)
+    s = supply(cfg, 1, device, wordless=True)      # a voice can be learned from speech in any language, written down or not
     cfg.model.nar = _sized(NARConfig, cfg.model.nar, s)
     folder = open_run(cfg, folder, resume)
     torch.manual_seed(cfg.training.seed)
-    return _run(cfg, "nar", NAR(cfg.model.nar), s, NARLoss(), folder, device, resume, init, callbacks, progress)
+    model = NAR(cfg.model.nar)
+    if cfg.model.nar.stroke: model.entries = _entries(s.codec, cfg)
+    return _run(cfg, "nar", model, s, NARLoss(), folder, device, resume, init, callbacks, progress)
 
 # %% ../nbs/55_recipes.ipynb #30c7e0d6
 def _sound(cfg, spoil=.5):
@@ -439,6 +447,8 @@ def _listen(cfg, stage, model, crops, valid, folder, device, resume, init, callb
     if progress: print(f"{stage}: {sum(p.numel() for p in model.parameters())/1e6:.1f}M parameters, {did}; {crops.n.sum()/50/3600:.2f} h of sound", flush=True)
     watch = [Export(stage, seed=cfg.training.seed, config=cfg.name), Gradients(), Alarms(), Page(), *[Printer()]*progress, *callbacks]
     return Trainer(model, crops, cfg.training, folder, device, watch, valid, **kw).fit(resume, progress=progress)
+
+def against(game): return dict(loss=game.decode, others=dict(critic=(game.critics, game.judge)))
 
 def train_aligner(
     cfg:Config,         # From `load_config`
@@ -472,7 +482,7 @@ def train_codec(
     if len(crops.taught) and not cfg.model.codec.n_phones: cfg.model.codec = replace(cfg.model.codec, n_phones=len(phone_classes))
     folder = open_run(cfg, folder, resume)
     torch.manual_seed(cfg.training.seed)
-    return _listen(cfg, "codec", MicroCodec(cfg.model.codec), crops, valid, folder, device, resume, init, callbacks, progress)
+    return _listen(cfg, "codec", MicroCodec(cfg.model.codec), crops, valid, folder, device, resume, init, callbacks, progress, **against(Game()) if cfg.training.critics else {})
 
 # %% ../nbs/55_recipes.ipynb #6cced2da
 def train_decoder(
@@ -491,9 +501,7 @@ def train_decoder(
     model = load_model(init or Path(folder)/"decoder.safetensors", kind="codec")   # the size is that of the codec, whatever the config says
     cfg.model.codec, folder = model.cfg, open_run(cfg, folder, resume)
     torch.manual_seed(cfg.training.seed)
-    game = Game()
-    return _listen(cfg, "decoder", decoder_only(model), crops, valid, folder, device, resume, init, callbacks, progress,
-                   loss=game.decode, others=dict(critic=(game.critics, game.judge)))
+    return _listen(cfg, "decoder", decoder_only(model), crops, valid, folder, device, resume, init, callbacks, progress, **against(Game()))
 
 # %% ../nbs/55_recipes.ipynb #a7181c46
 class Painter:

@@ -76,6 +76,19 @@ def test_preprocess_mistakes(capsys, tmp_path, home):
     for p,why in (("fast", "give numbers"), ("1", "0.5 to 2"), ("9", "0.5 to 2")): refused(capsys, f"pace|{why}", "preprocess", "--dataset", home/"m.jsonl", "--codec", home/"codec.safetensors", "--paces", p, "--out", tmp_path/"o")
     refused(capsys, "--paces|leave it out", "preprocess", "--dataset", home/"m.jsonl", "--codec", "none", "--paces", ".9", "--out", tmp_path/"o")
 
+def test_wordless_speech_is_for_the_nar(capsys, tmp_path, home):
+    rows = [json.loads(l) for l in open(home/"m.jsonl")]
+    (tmp_path/"m.jsonl").write_text("".join(json.dumps(dict(r, audio=str((home/r["audio"]).resolve()), id=f"w{i}", text="" if i < 2 else r["text"], split="train"))+"\n" for i,r in enumerate(rows)))
+    make = ["preprocess", "--dataset", tmp_path/"m.jsonl", "--codec", home/"codec.safetensors", "--device", "cpu"]
+    assert "2 rejected" in ask(capsys, *make, "--out", tmp_path/"o")[1]
+    code, out, err = ask(capsys, *make, "--wordless", "--out", tmp_path/"w")
+    assert code == 0 and "0 rejected" in out, err
+    with_text, whole = CodesDataset(tmp_path/"w"), CodesDataset(tmp_path/"w", wordless=True)
+    assert len(whole) == len(with_text)+2 == len(rows)
+    for stage,n in (("ar", len(rows)-2), ("nar", len(rows))):
+        code, out, err = ask(capsys, "train", "--config", "smoke", "--stage", stage, f"data.codec={home}/codec.safetensors", f"data.cache_dir={tmp_path}/w", "training.max_steps=2", "--out", tmp_path/stage, "--device", "cpu")
+        assert code == 0 and f"{n} utterances" in out, (out, err)
+
 def test_every_pace_makes_a_sibling(capsys, tmp_path, home):
     make = ["preprocess", "--dataset", home/"m.jsonl", "--codec", home/"codec.safetensors", "--aligner", "none", "--out", tmp_path/"o", "--device", "cpu"]
     n = int(ask(capsys, *make)[1].split(": ")[1].split()[0])
@@ -171,7 +184,7 @@ def test_sound_is_painted_and_a_decoder_learns_from_it(capsys, tmp_path, home):
                          "training.batch_size=2", "training.max_steps=2", "training.log_every=1", "training.precision=bf16", "--out", tmp_path/"run", "--device", "cpu", "--quiet")
     assert code == 0, err
     log = [json.loads(l) for l in open(tmp_path/"run/log.jsonl")]
-    assert sum("critic_loss" in r for r in log) == 2 and all(np.isfinite(r["critic_loss"]) for r in log if "critic_loss" in r)
+    assert sum("critic_loss" in r for r in log) == 2 and all(np.isfinite([r["critic_loss"], r["critic_grad_norm"]]).all() for r in log if "critic_loss" in r)
     refused(capsys, "another codec", "preprocess", "--dataset", tmp_path/"m.jsonl", "--nar", home/"nar.safetensors", "--out", tmp_path/"x")
 
 def test_ctrl_c(capsys, monkeypatch, tmp_path):

@@ -233,7 +233,7 @@ def test_rvq_fewer_books_for_an_item():
 
 def test_rvq_dead_entries_come_back():
     torch.manual_seed(0); q = RVQ(2, n_q=1, n_bins=32, decay=.5); z = torch.randn(1, 400, 2)*.1
-    q.books[:] = 100.; q.sums[:] = 100.; q.ready[:] = True
+    q.books[:] = 100.; q.ready[:] = True
     for _ in range(30): q(z)
     assert len(q.encode(z).unique()) > 16
 

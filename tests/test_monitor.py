@@ -154,6 +154,7 @@ def test_a_game_against_critics_is_not_stuck():
 
 @pytest.mark.parametrize("words,rows", [
     ("not a number", steps(20, **dict(HEALTHY, loss=lambda i: float("nan") if i==15 else 3.))),
+    ("not a number", steps(20, **HEALTHY, critic_grad_norm=lambda i: float("nan") if i==15 else 1.)),
     ("loss rose", steps(40, loss=lambda i: 3. if i<20 else 6., grad_norm=1.)),
     ("has not moved", steps(110, loss=6.9, grad_norm=1.)),
     ("gradient norm jumped", steps(40, **dict(HEALTHY, grad_norm=lambda i: 100. if i==39 else 1.))),

@@ -48,7 +48,7 @@ def test_micro_is_small(): assert n_params(NARConfig(vocab_size=128, d_model=256
 @pytest.mark.parametrize('seed', range(8))
 def test_padding_is_invisible(seed):
     nar, b = make(), make_batch(seed)
-    book = torch.randint(1, 4, (5,), generator=torch.Generator().manual_seed(seed))
+    book = torch.randint(0, 4, (5,), generator=torch.Generator().manual_seed(seed))
     x = paint(nar, b, book, b.codes.shape[-1])
     c = scramble(b, seed)
     y = paint(nar, c, book, c.codes.shape[-1])
@@ -203,3 +203,22 @@ def test_durations_place_the_text_and_tell_each_frame_its_token():
     with torch.no_grad():
         assert torch.equal(about(None), about(torch.zeros(1,3))) and torch.allclose(about(None), about(torch.full((1,3), 3.)))
         assert not torch.allclose(about(torch.tensor([[6.,2,1]])), about(None))
+
+def test_one_stroke():
+    nar = make(stroke=.5); b = make_batch(n_frames=torch.full((5,), 12), text_len=torch.full((5,), 9), continues=torch.zeros(5, dtype=torch.bool))
+    with pytest.raises(ValueError, match="entries"): nar.loss(b, torch.Generator().manual_seed(0))
+    nar.entries = torch.randn(4, 16, 8, generator=torch.Generator().manual_seed(1))
+    drawn = torch.cat([nar.draw_books(10, torch.Generator().manual_seed(i)) for i in range(20)])
+    assert (drawn == 0).float().mean() == .5 and set(drawn.tolist()) == {0,1,2,3}
+    opt, far = torch.optim.AdamW(nar.train().parameters(), 5e-3), []
+    for i in range(150):
+        loss, m = nar.loss(b, torch.Generator().manual_seed(i)); loss.backward(); opt.step(); opt.zero_grad()
+        far.append(m["stroke"].item())
+    assert far[-1] < .3*far[0]
+    how = dict(prompts=[p[:,:n] for p,n in zip(b.prompt, b.prompt_len)], vectors=nar.entries)
+    one = nar.generate_batch(b.text, b.codes[:,0], n_q=1, **how); all4 = nar.generate_batch(b.text, b.codes[:,0], **how)
+    for i,((c,z),(d,y)) in enumerate(zip(one, all4)):
+        assert torch.equal(c, b.codes[i,:1]) and d.shape == (4,12) and z.shape == (12,8)
+        torch.testing.assert_close(z, y)                          # the vector does not hang on the books that are filled beside it
+    true = torch.stack([sum(e[c] for e,c in zip(nar.entries, u)) for u in b.codes])
+    assert (torch.stack([z for _,z in one])-true).pow(2).mean() < .5*true.pow(2).mean()

@@ -177,6 +177,10 @@ def test_a_decoder_learns_alone_and_an_aligner_learns_phones(tmp_path):
     whole = train_decoder(load_config("smoke", [*small, "training.max_steps=4"]), tmp_path/"decoder", "cpu", resume=True, progress=False)
     assert whole.step == 4 and any("critic_loss" in l for l in open(tmp_path/"decoder/log.jsonl"))
     with pytest.raises(ValueError, match="--init"): train_decoder(load_config("smoke", small), tmp_path/"x", "cpu")
+    play = train_codec(load_config("smoke", [*small, "training.critics=true", "training.lr=1e-6"]), tmp_path/"play", "cpu", init=first, progress=False)
+    log = [json.loads(l) for l in open(tmp_path/"play/log.jsonl")]
+    assert any(np.isfinite(l.get("critic_loss", np.nan)) and "phone" in l for l in log) and not torch.equal(play.model.ear.weight, a.ear.weight)
+    assert (play.model.rvq.books-a.rvq.books).norm() < .3*a.rvq.books.norm()        # books that go on from a file go on from what they were
     t = train_aligner(load_config("smoke", small), tmp_path/"aligner", "cpu", progress=False)
     for half,go in (("codec", train_codec), ("aligner", train_aligner)):        # in half precision, as on a GPU; the decoder's turn is in test_cli
         low = go(load_config("smoke", [*small, "training.precision=bf16"]), tmp_path/f"bf16-{half}", "cpu", progress=False)
