@@ -5,7 +5,8 @@
     voice.py ablations ITEMS [--asr FOLDER]     without prompt, without speaker vector, without durations
     voice.py books     ITEMS [--asr FOLDER]     how many books the NAR should fill
     voice.py draws     ITEMS [--asr FOLDER]     temperatures
-    voice.py means     ITEMS                    recordings (rows with wav, text, speaker) repainted by the NAR from their true book 0: likeliest codes against mean vectors
+    voice.py guidance  ITEMS [--asr FOLDER]     how far the NAR should go towards the prompt's voice
+    voice.py means     ITEMS                    recordings (rows with wav, text, speaker) repainted by the NAR from their true book 0: likeliest codes, mean vectors book by book, all in one stroke
     voice.py ladder    ITEMS [--asr FOLDER]     recordings (rows as for means) with ever more of them replaced by what the models make: where are words, voice and quality lost?
     voice.py first     ITEMS                    time to the first sound when streaming in chunks, and to whole sentences (wants a machine that does nothing else)
     voice.py hard      [--reference me.wav] --asr FOLDER     the forty sentences of hard.txt: which are lost?
@@ -49,9 +50,14 @@ def books(n):
     def few(v): v.n_books = n; return v
     return few
 
+def bold(g):
+    def how(v): v.guidance = g; return v
+    return how
+
 def means(rows):
-    "Distance of mel spectrograms from the sound of all true books"
+    "Distances from all true books: of log-mel spectrograms, and of vectors (squared)"
     v, aligner, mel, far = Voice.load(), load_model(packaged_weights("aligner")), MelLoss(), {}
+    at_once, v.nar.stroke = v.nar.stroke, None
     by = {}
     for r in rows: by.setdefault(r.get("speaker"), []).append(r)
     for who,mine in by.items():
@@ -59,13 +65,15 @@ def means(rows):
             clip = Clip.load(r["wav"]).tidy(); codes = v.codec.encode(clip)
             text = torch.tensor(v.tokenizer.encode(r["text"], edges=True)); when = aligner.durations(clip, r["text"], v.codec.frame_rate, codes.shape[1])
             if not when: continue
-            hear = lambda c: torch.from_numpy((v.codec.decode(c) if not c.is_floating_point() else v.decode(c)).samples)[None]
-            whole = hear(codes)
+            entries = lambda c: c if c.is_floating_point() else v.codec.rvq.decode(c[None])[0]
+            hear = lambda c: torch.from_numpy(v.decode(entries(c)).samples)[None]
+            whole, how = hear(codes), dict(prompt=v.like(other["wav"]).prompt, durations=torch.tensor(when), vectors=v.codec.rvq.books)
+            def note(k, name, x): far.setdefault((k, name), []).append((float(mel(hear(x), whole)), float((entries(x)-entries(codes)).pow(2).mean())))
             for k in (1, 2, 3, 4, 8):
-                guess, mean = v.nar.generate(text, codes[0], v.like(other["wav"]).prompt, durations=torch.tensor(when), n_q=k, vectors=v.codec.rvq.books)
-                for name,x in (("true", codes[:k]), ("likeliest", guess), ("mean", mean)): far.setdefault((k, name), []).append(float(mel(hear(x), whole)))
-    print("books  true  likeliest  mean   (distance of log-mel spectrograms, %d recordings)" % len(far[1, "true"]))
-    for k in (1, 2, 3, 4, 8): print(f"{k:5}", *(f"{sum(far[k,n])/len(far[k,n]):8.3f}" for n in ("true", "likeliest", "mean")))
+                for name,x in zip(("true", "likeliest", "mean"), (codes[:k], *v.nar.generate(text, codes[0], n_q=k, **how))): note(k, name, x)
+            if at_once is not None: v.nar.stroke = at_once; note(8, "one stroke", v.nar.generate(text, codes[0], n_q=1, **how)[1]); v.nar.stroke = None
+    print("books  true  likeliest  mean  one stroke   (distance of log-mel spectrograms / of vectors, %d recordings)" % len(far[1, "true"]))
+    for k in (1, 2, 3, 4, 8): print(f"{k:5}", *("{:8.3f} / {:.4f}".format(*(sum(x)/len(x) for x in zip(*far[k,n]))) for n in ("true", "likeliest", "mean", "one stroke") if (k,n) in far))
 
 @contextmanager
 def borrowed(v, when):
@@ -113,7 +121,7 @@ def first(rows, chunks=(.1, .2, .3, None)):
 
 def main():
     p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    p.add_argument("kind", choices=("prompts", "ablations", "books", "draws", "means", "ladder", "first", "hard")); p.add_argument("items", nargs="?")
+    p.add_argument("kind", choices=("prompts", "ablations", "books", "draws", "guidance", "means", "ladder", "first", "hard")); p.add_argument("items", nargs="?")
     p.add_argument("--asr", help="folder of a Whisper model, or its name"); p.add_argument("--limit", type=int, default=40); p.add_argument("--reference", default=str(packaged_voice()))
     p.add_argument("--out", default="."); p.add_argument("--scores", default="ge2e,dvec")
     a = p.parse_args()
@@ -133,6 +141,7 @@ def main():
         prompts=lambda: {f"{n:g} s": Speaker(Voice.load(), seconds(n)) for n in (1,3,5,10)},
         ablations=lambda: {"whole": Speaker(Voice.load()), "no prompt, no speaker vector": Speaker(Voice.load(), no_prompt), "no speaker vector": Speaker(Voice.load(), mute_speaker), "equal durations": Speaker(Voice.load(), no_durations)},
         books=lambda: {f"{n} books": Speaker(Voice.load(), books(n)) for n in (1,2,3,4,6,8)},
+        guidance=lambda: {f"guidance {g:g}": Speaker(Voice.load(), bold(g)) for g in (1., 1.5, 2., 3.)},
         draws=lambda: {f"temperature {t:g}": Speaker(Voice.load(), temperature=t) for t in (0., .3, .5, .8)})[a.kind]()
     for name,voice in variants.items():
         rep = evaluate(items, voice, asr=a.asr, scores=a.scores, progress=False)

@@ -42,7 +42,8 @@ class Voice:
         self.prompt, self.text, self.notes = None if prompt is None else codec.check_codes(prompt), text, list(notes)
         self.prompt_seconds, self.max_seconds = min(PROMPT_SECONDS, max(info.get("prompt_seconds", [PROMPT_SECONDS]))), info.get("max_seconds", MAX_SECONDS)
         self.temperature = info.get("temperature", .8)
-        self.n_books = getattr(nar, "info", {}).get("n_books")   # as many books as the NAR fills well (default: all)
+        said = getattr(nar, "info", {})
+        self.n_books, self.guidance = said.get("n_books"), said.get("guidance", 1.)   # as many books as the NAR fills well (default: all), and how bold it is in the prompt's voice
         self._agree()
 
     @property
@@ -149,7 +150,7 @@ def books(self:Voice,
     text, how = self.tokens(sentence), dict(continues=bool(self.text))
     if when is None: when = self.ar.plan(text, self.prompt, prompt_text_len=len(self.known()), speed=speed, **how)
     entries = self.codec.rvq.books if hasattr(self.codec, "sound") else None
-    out = self.nar.generate(text, first, self.prompt, durations=when, n_q=self.n_books, known=known, vectors=entries, **how)
+    out = self.nar.generate(text, first, self.prompt, durations=when, n_q=self.n_books, known=known, vectors=entries, guidance=self.guidance, **how)
     return (out.cpu(), out.cpu()) if entries is None else (out[0].cpu(), out[1])
 
 @patch

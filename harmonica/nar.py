@@ -251,6 +251,7 @@ def generate_batch(self:NAR,
     n_q:int=None, # Fill this many books (default: all)
     known:Tensor=None, # Codes of the first frames that stay as they are, one sentence only, (n_q,K)
     vectors:Tensor=None, # The codec's entries, (n_q,n_bins,code_dim): also give the mean of the vectors that each frame may have
+    guidance:float=1., # 2: twice as far from what would be said without a prompt (classifier-free guidance); without effect where the target continues the prompt
     temperature:float=0., # 0: always the best entry
     top_k:int=50, # See `sample`; only with a temperature
     top_p:float=.95, # See `sample`; only with a temperature
@@ -264,11 +265,15 @@ def generate_batch(self:NAR,
     try:
         when = None if durations is None else pad([d.to(dev).float() for d in durations])[0]
         scene = self.scene(text, text_len, prompt, prompt_len, n_frames, torch.full((B,), continues, device=dev), durations=when)
+        nobody = None if guidance == 1 or continues else self.scene(text, text_len, prompt[...,:0], 0*prompt_len, n_frames, torch.zeros(B, dtype=torch.bool, device=dev), durations=when)
+        def said(out, j):
+            x, x0 = (None if s is None else out(self(s, codes, torch.full((B,), j, device=dev))) for s in (scene, nobody))
+            return x if x0 is None else x0 + guidance*(x-x0)
         z = None if vectors is None else vectors[0][codes[:,0]]
         one = vectors is not None and self.stroke is not None
-        if one: z = self.stroke(self(scene, codes, torch.zeros(B, dtype=torch.long, device=dev)))
+        if one: z = said(self.stroke, 0)
         for j in range(1, n_q or self.cfg.n_q):
-            p = self.logits(self(scene, codes, torch.full((B,), j, device=dev)), j)
+            p = said(lambda x: self.logits(x, j), j)
             new = p.argmax(-1) if temperature == 0 else sample(p.flatten(0,1), temperature, top_k, top_p, generator=generator).view(B, -1)
             if vectors is not None and not one: z = z + p.softmax(-1)@vectors[j]
             if known is not None: new[:,:known.shape[1]] = known[j].to(dev)
@@ -284,7 +289,7 @@ def generate(self:NAR,
     prompt=None, # Prompt codes, (n_q,P), or None
     continues:bool=False, # Does the target go on where the prompt ends? Then the text covers both
     durations:Tensor=None, # Frames that each token takes, (L,)
-    **kw, # n_q, known, vectors, temperature, top_k, top_p, generator: see `NAR.generate_batch`
+    **kw, # n_q, known, vectors, guidance, temperature, top_k, top_p, generator: see `NAR.generate_batch`
 )->Tensor: # Codes, (n_q,T)
     "Fill books 1 and up of one sentence"
     return self.generate_batch([text], [book0], [prompt], continues, None if durations is None else [durations], **kw)[0]

@@ -7,8 +7,8 @@ Docs: https://harmonica-tts.github.io/harmonica/recipes.html.md"""
 # %% auto #0
 __all__ = ['STAGES', 'CONFIGS', 'TEMPORARY', 'DataConfig', 'InferenceConfig', 'ModelConfig', 'Config', 'configs', 'load_config',
            'save_config', 'utterances', 'ensure_codes', 'Supply', 'supply', 'Export', 'open_run', 'start_from',
-           'ar_loss', 'NARLoss', 'train_ar', 'train_nar', 'against', 'train_aligner', 'train_codec', 'train_decoder',
-           'Painter', 'train', 'load_trained']
+           'ar_loss', 'NARLoss', 'train_ar', 'with_entries', 'train_nar', 'against', 'train_aligner', 'train_codec',
+           'train_decoder', 'Painter', 'train', 'load_trained']
 
 # %% ../nbs/55_recipes.ipynb #5630b5ba
 import difflib, itertools, json, math, os, shutil, sys, typing
@@ -68,6 +68,7 @@ class InferenceConfig:
     top_k:int = 50                         # Draw among this many likeliest codes (0: all)
     top_p:float = .95                      # ... and among those that hold this share of the probability
     n_books:int = 0                        # Books that the NAR fills when it speaks (0: all)
+    guidance:float = 1.                    # How far the NAR goes from nobody's voice towards that of the prompt: 2 is twice as far as it was taught
 
 # %% ../nbs/55_recipes.ipynb #c7f750cf
 @dataclass
@@ -360,7 +361,7 @@ class NARLoss:
     def __init__(self): self.means = {}
     def __call__(self, t, batch):
         loss, m = t.model.loss(batch)
-        if not t.model.training: return loss, {"top1": m["top1"]}
+        if not t.model.training: return loss, {k: m[k] for k in ("top1", "stroke") if k in m}
         for k,v in m.items():
             if k[-2]=="_": self.means[k] = self.means[k]*.98+v*.02 if k in self.means else v
         return loss, {"top1": m["top1"], **self.means}
@@ -373,6 +374,7 @@ def _run(cfg, stage, model, s, loss, folder, device, resume, init, callbacks, pr
     info = dict(codec=s.card["codec"], codec_hash=s.card["codec_hash"], frame_rate=s.card["frame_rate"], tokenizer=s.tokenizer.to_dict(), seed=cfg.training.seed,
                 config=cfg.name, utterances=len(s.dataset), speakers=len(s.dataset.by_speaker),
                 prompt_seconds=list(cfg.data.prompt_seconds), max_seconds=cfg.data.max_seconds, temperature=cfg.inference.temperature)  # `Voice` keeps within what was trained
+    if stage=="nar": info["guidance"] = cfg.inference.guidance
     if stage=="nar" and cfg.inference.n_books: info["n_books"] = cfg.inference.n_books
     progress = progress and int(os.environ.get("RANK", 0)) == 0
     if progress: print(f"{stage}: {sum(p.numel() for p in model.parameters())/1e6:.1f}M parameters, {did}; {s.dataset}; "
@@ -410,10 +412,17 @@ def train_ar(
     return _run(cfg, "ar", AR(cfg.model.ar), s, ar_loss, folder, device, resume, init, callbacks, progress)
 
 # %% ../nbs/55_recipes.ipynb #d434c6ed
-def _entries(codec, cfg):
-    books, n = getattr(getattr(codec, "rvq", None), "books", None), cfg.model.nar
+def with_entries(
+    nar:NAR,
+    codec, # Whose codes it reads
+)->NAR: # The same; where it learns all books in one stroke, it knows what they add up to
+    "Show a NAR the codec's entries"
+    n = nar.cfg
+    if not n.stroke: return nar
+    books = getattr(getattr(codec, "rvq", None), "books", None)
     if books is None or books.shape[-1] != n.code_dim: raise ValueError(f"model.nar.stroke={n.stroke} needs a codec whose entries are known and model.nar.code_dim={n.code_dim} numbers long, as those of `micro` are: set model.nar.stroke=0, or prepare the data with another codec")
-    return books.detach().clone()
+    nar.entries = books.detach().clone()
+    return nar
 
 def train_nar(
     cfg:Config,         # From `load_config`
@@ -428,10 +437,9 @@ def train_nar(
     cfg, device = cfg.for_stage("nar"), pick_device(device)
     s = supply(cfg, 1, device, wordless=True)      # a voice can be learned from speech in any language, written down or not
     cfg.model.nar = _sized(NARConfig, cfg.model.nar, s)
-    folder = open_run(cfg, folder, resume)
     torch.manual_seed(cfg.training.seed)
-    model = NAR(cfg.model.nar)
-    if cfg.model.nar.stroke: model.entries = _entries(s.codec, cfg)
+    model = with_entries(NAR(cfg.model.nar), s.codec)
+    folder = open_run(cfg, folder, resume)
     return _run(cfg, "nar", model, s, NARLoss(), folder, device, resume, init, callbacks, progress)
 
 # %% ../nbs/55_recipes.ipynb #30c7e0d6

@@ -248,7 +248,8 @@ def one_step(self:Trainer,
 @torch.no_grad()
 def _average(self:Trainer):
     d = min(self.cfg.ema, (1+self.step)/(10+self.step))
-    for a,b in zip(self.ema.parameters(), self.model.parameters()): a.lerp_(b, 1-d)
+    for a,b in zip(self.ema.parameters(), self.model.parameters()):
+        if b.requires_grad: a.lerp_(b, 1-d)      # what stays as it is stays to the last bit: -0 would become 0
     for a,b in zip(self.ema.buffers(), self.model.buffers()): a.copy_(b)
 
 # %% ../nbs/50_train.ipynb #7d3f6c9f

@@ -85,8 +85,8 @@ def test_wordless_speech_is_for_the_nar(capsys, tmp_path, home):
     assert code == 0 and "0 rejected" in out, err
     with_text, whole = CodesDataset(tmp_path/"w"), CodesDataset(tmp_path/"w", wordless=True)
     assert len(whole) == len(with_text)+2 == len(rows)
-    for stage,n in (("ar", len(rows)-2), ("nar", len(rows))):
-        code, out, err = ask(capsys, "train", "--config", "smoke", "--stage", stage, f"data.codec={home}/codec.safetensors", f"data.cache_dir={tmp_path}/w", "training.max_steps=2", "--out", tmp_path/stage, "--device", "cpu")
+    for stage,n,how in (("ar", len(rows)-2, []), ("nar", len(rows), ["model.nar.stroke=.5", "model.nar.code_dim=8"])):
+        code, out, err = ask(capsys, "train", "--config", "smoke", "--stage", stage, f"data.codec={home}/codec.safetensors", f"data.cache_dir={tmp_path}/w", "training.max_steps=2", *how, "--out", tmp_path/stage, "--device", "cpu")
         assert code == 0 and f"{n} utterances" in out, (out, err)
 
 def test_every_pace_makes_a_sibling(capsys, tmp_path, home):

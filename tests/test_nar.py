@@ -222,3 +222,13 @@ def test_one_stroke():
         torch.testing.assert_close(z, y)                          # the vector does not hang on the books that are filled beside it
     true = torch.stack([sum(e[c] for e,c in zip(nar.entries, u)) for u in b.codes])
     assert (torch.stack([z for _,z in one])-true).pow(2).mean() < .5*true.pow(2).mean()
+
+@pytest.mark.parametrize("stroke", [0., .5])
+def test_guidance_goes_from_nobody_towards_the_prompt(stroke):
+    nar, b = make(stroke=stroke), make_batch()
+    def z(g, prompt=b.prompt[0], go_on=False): return nar.generate(b.text[0], b.codes[0,0], prompt, go_on, n_q=2, vectors=torch.randn(4, 16, 8, generator=torch.Generator().manual_seed(0)), guidance=g)[1]
+    with_it, without, far = z(1.), z(1., None), z(2.)
+    assert not torch.allclose(with_it, without) and not torch.allclose(far, with_it)
+    torch.testing.assert_close(z(0.), without); torch.testing.assert_close(z(3., None), without)   # nobody's voice; and no prompt is none, however bold
+    if stroke: torch.testing.assert_close(far, 2*with_it-without)
+    torch.testing.assert_close(z(2., go_on=True), z(1., go_on=True))
