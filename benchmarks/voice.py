@@ -54,24 +54,27 @@ def bold(g):
     def how(v): v.guidance = g; return v
     return how
 
+def pairs(rows):
+    "Each recording and the next of the same speaker"
+    by = {}
+    for r in rows: by.setdefault(r.get("speaker"), []).append(r)
+    return [p for mine in by.values() for p in zip(mine, mine[1:])]
+
 def means(rows):
     "Distances from all true books: of log-mel spectrograms, and of vectors (squared)"
     v, aligner, mel, far = Voice.load(), load_model(packaged_weights("aligner")), MelLoss(), {}
     at_once, v.nar.stroke = v.nar.stroke, None
-    by = {}
-    for r in rows: by.setdefault(r.get("speaker"), []).append(r)
-    for who,mine in by.items():
-        for r,other in zip(mine, mine[1:]):
-            clip = Clip.load(r["wav"]).tidy(); codes = v.codec.encode(clip)
-            text = torch.tensor(v.tokenizer.encode(r["text"], edges=True)); when = aligner.durations(clip, r["text"], v.codec.frame_rate, codes.shape[1])
-            if not when: continue
-            entries = lambda c: c if c.is_floating_point() else v.codec.rvq.decode(c[None])[0]
-            hear = lambda c: torch.from_numpy(v.decode(entries(c)).samples)[None]
-            whole, how = hear(codes), dict(prompt=v.like(other["wav"]).prompt, durations=torch.tensor(when), vectors=v.codec.rvq.books)
-            def note(k, name, x): far.setdefault((k, name), []).append((float(mel(hear(x), whole)), float((entries(x)-entries(codes)).pow(2).mean())))
-            for k in (1, 2, 3, 4, 8):
-                for name,x in zip(("true", "likeliest", "mean"), (codes[:k], *v.nar.generate(text, codes[0], n_q=k, **how))): note(k, name, x)
-            if at_once is not None: v.nar.stroke = at_once; note(8, "one stroke", v.nar.generate(text, codes[0], n_q=1, **how)[1]); v.nar.stroke = None
+    for r,other in pairs(rows):
+        clip = Clip.load(r["wav"]).tidy(); codes = v.codec.encode(clip)
+        text = torch.tensor(v.tokenizer.encode(r["text"], edges=True)); when = aligner.durations(clip, r["text"], v.codec.frame_rate, codes.shape[1])
+        if not when: continue
+        entries = lambda c: c if c.is_floating_point() else v.codec.rvq.decode(c[None])[0]
+        hear = lambda c: torch.from_numpy(v.decode(entries(c)).samples)[None]
+        whole, how = hear(codes), dict(prompt=v.like(other["wav"]).prompt, durations=torch.tensor(when), vectors=v.codec.rvq.books)
+        def note(k, name, x): far.setdefault((k, name), []).append((float(mel(hear(x), whole)), float((entries(x)-entries(codes)).pow(2).mean())))
+        for k in (1, 2, 3, 4, 8):
+            for name,x in zip(("true", "likeliest", "mean"), (codes[:k], *v.nar.generate(text, codes[0], n_q=k, **how))): note(k, name, x)
+        if at_once is not None: v.nar.stroke = at_once; note(8, "one stroke", v.nar.generate(text, codes[0], n_q=1, **how)[1]); v.nar.stroke = None
     print("books  true  likeliest  mean  one stroke   (distance of log-mel spectrograms / of vectors, %d recordings)" % len(far[1, "true"]))
     for k in (1, 2, 3, 4, 8): print(f"{k:5}", *("{:8.3f} / {:.4f}".format(*(sum(x)/len(x) for x in zip(*far[k,n]))) for n in ("true", "likeliest", "mean", "one stroke") if (k,n) in far))
 
@@ -85,20 +88,18 @@ def borrowed(v, when):
 
 def ladder(rows):
     "Rung by rung from a recording to a sentence that is wholly made: rows for `evaluate`, in the voice of the speaker's recording before"
-    v, aligner, by, rungs = Voice.load(), load_model(packaged_weights("aligner")), {}, {}
-    for r in rows: by.setdefault(r["speaker"], []).append(r)
-    for mine in by.values():
-        for other,r in zip(mine, mine[1:]):
-            clip, me = Clip.load(r["wav"]).tidy(v.codec.sample_rate), v.like(other["wav"])
-            codes, text = v.codec.encode(clip), me.tokens(normalize(r["text"]))
-            when = torch.tensor(aligner.durations(clip, r["text"], v.codec.frame_rate, codes.shape[1]))
-            if len(when) != len(text): continue                            # what is said is not what is written
-            wave, decode = torch.from_numpy(clip.samples)[None], lambda z: Clip(v.codec.sound(z)[0].detach().numpy(), clip.rate)
-            with borrowed(v, when): first = me.book0(normalize(r["text"]), torch.Generator().manual_seed(0), me.temperature)
-            made = {"the recording": clip, "the codec's vectors, before the books": decode(v.codec.latents(wave)), "all true codes": v.codec.decode(codes), "true codes of 4 books": v.codec.decode(codes[:4]),
-                "book 0 and durations true, the rest by the NAR": me.decode(me.books(normalize(r["text"]), codes[0], when=when)[1]),
-                "only durations true": me.decode(me.books(normalize(r["text"]), first, when=when)[1]), "nothing true but the words": me.say(r["text"])}
-            for k,c in made.items(): rungs.setdefault(k, []).append(dict(id=str(len(rungs.get(k, []))), wav=c, text=r["text"], prompt=other["wav"]))
+    v, aligner, rungs = Voice.load(), load_model(packaged_weights("aligner")), {}
+    for other,r in pairs(rows):
+        clip, me = Clip.load(r["wav"]).tidy(v.codec.sample_rate), v.like(other["wav"])
+        codes, text = v.codec.encode(clip), me.tokens(normalize(r["text"]))
+        when = torch.tensor(aligner.durations(clip, r["text"], v.codec.frame_rate, codes.shape[1]))
+        if len(when) != len(text): continue                            # what is said is not what is written
+        wave, decode = torch.from_numpy(clip.samples)[None], lambda z: Clip(v.codec.sound(z)[0].detach().numpy(), clip.rate)
+        with borrowed(v, when): first = me.book0(normalize(r["text"]), torch.Generator().manual_seed(0), me.temperature)
+        made = {"the recording": clip, "the codec's vectors, before the books": decode(v.codec.latents(wave)), "all true codes": v.codec.decode(codes), "true codes of 4 books": v.codec.decode(codes[:4]),
+            "book 0 and durations true, the rest by the NAR": me.decode(me.books(normalize(r["text"]), codes[0], when=when)[1]),
+            "only durations true": me.decode(me.books(normalize(r["text"]), first, when=when)[1]), "nothing true but the words": me.say(r["text"])}
+        for k,c in made.items(): rungs.setdefault(k, []).append(dict(id=str(len(rungs.get(k, []))), wav=c, text=r["text"], prompt=other["wav"]))
     return rungs
 
 def first(rows, chunks=(.1, .2, .3, None)):

@@ -156,7 +156,7 @@ def preprocess(
     if num_proc > 1:
         def read():
             us = (u for n in names for u in corpus(n, root, valid, test, **named) if not split or u.split==split)
-            return siblings(us, faster) if faster else us
+            return siblings(us, faster)
         stats = prepare_many(read, codec, out, num_proc, part, str(dev), batch_seconds=batch_seconds, **more)
     else: stats = prepare(wanted, load_codec(codec, dev), out, part, batch_seconds, **more)
     print(f"{out}: {stats['made']} made ({stats['hours']:.2f} h), {stats['skipped']} were there, {stats['rejected']} rejected (see rejected.jsonl)")

@@ -374,8 +374,9 @@ def _run(cfg, stage, model, s, loss, folder, device, resume, init, callbacks, pr
     info = dict(codec=s.card["codec"], codec_hash=s.card["codec_hash"], frame_rate=s.card["frame_rate"], tokenizer=s.tokenizer.to_dict(), seed=cfg.training.seed,
                 config=cfg.name, utterances=len(s.dataset), speakers=len(s.dataset.by_speaker),
                 prompt_seconds=list(cfg.data.prompt_seconds), max_seconds=cfg.data.max_seconds, temperature=cfg.inference.temperature)  # `Voice` keeps within what was trained
-    if stage=="nar": info["guidance"] = cfg.inference.guidance
-    if stage=="nar" and cfg.inference.n_books: info["n_books"] = cfg.inference.n_books
+    if stage=="nar":
+        info["guidance"] = cfg.inference.guidance
+        if n := 1 if cfg.model.nar.stroke else cfg.inference.n_books: info["n_books"] = n     # a vector in one stroke needs no books above the first
     progress = progress and int(os.environ.get("RANK", 0)) == 0
     if progress: print(f"{stage}: {sum(p.numel() for p in model.parameters())/1e6:.1f}M parameters, {did}; {s.dataset}; "
                        f"{'no valid split' if not s.valid else f'{sum(len(b) for b in s.valid)} valid utterances'}", flush=True)

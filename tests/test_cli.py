@@ -88,6 +88,7 @@ def test_wordless_speech_is_for_the_nar(capsys, tmp_path, home):
     for stage,n,how in (("ar", len(rows)-2, []), ("nar", len(rows), ["model.nar.stroke=.5", "model.nar.code_dim=8"])):
         code, out, err = ask(capsys, "train", "--config", "smoke", "--stage", stage, f"data.codec={home}/codec.safetensors", f"data.cache_dir={tmp_path}/w", "training.max_steps=2", *how, "--out", tmp_path/stage, "--device", "cpu")
         assert code == 0 and f"{n} utterances" in out, (out, err)
+    assert model_meta(tmp_path/"nar/nar.safetensors")["info"]["n_books"] == 1          # in one stroke: the books above the first are not asked for
 
 def test_every_pace_makes_a_sibling(capsys, tmp_path, home):
     make = ["preprocess", "--dataset", home/"m.jsonl", "--codec", home/"codec.safetensors", "--aligner", "none", "--out", tmp_path/"o", "--device", "cpu"]

@@ -135,7 +135,7 @@ def test_a_nar_says_how_many_books_to_fill(tmp_path, codes):
     for n,wanted in ((0, None), (2, 2)):
         train_nar(smoke(codes, f"inference.n_books={n}", "training.max_steps=1"), tmp_path/f"{n}", "cpu", progress=False)
         assert model_meta(tmp_path/f"{n}/nar.safetensors")["info"].get("n_books") == wanted
-    assert load_config("micro").inference.n_books == 1
+    assert load_config("micro").inference.n_books == 4
 
 def test_codec_trains_and_its_books_start_the_embeddings(tmp_path):
     rng = np.random.default_rng(0); (tmp_path/"clips").mkdir()
