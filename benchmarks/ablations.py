@@ -1,16 +1,20 @@
 #!/usr/bin/env python3
-"""Two questions about the AR, each answered by training it a few times at micro size on cached codes.
+"""Three questions, each answered by training a model a few times at micro size on cached codes.
 
-    ablations.py length  --codes DIR [DIR ...] [--steps 400]     the three length controls: predicted and spoken length against the true one
-    ablations.py forcing --codes DIR [DIR ...] [--steps 400]     what scheduled sampling does to accuracy when the model hears itself
+    ablations.py length   --codes DIR [DIR ...] [--steps 400]     AR: the three length controls: predicted and spoken length against the true one
+    ablations.py forcing  --codes DIR [DIR ...] [--steps 400]     AR: what scheduled sampling does to accuracy when the model hears itself
+    ablations.py speakers --codes DIR [DIR ...] --items ITEMS     NAR, behind the packaged AR: likeness by the number of speakers that it learned from
 
-DIR are caches made by harmonica-preprocess, with a split `valid`. Runs go to --out (default runs/ablations) and are resumed if they are there, with KIND.png; a table on the screen; KIND.json beside this file, from where the notebooks draw.
+DIR are caches made by harmonica-preprocess, with a split `valid`. Runs go to --out (default runs/ablations) and are resumed if they are there, with KIND.png; a table on the screen; KIND.json beside this file, from where the notebooks draw. ITEMS is a .jsonl with text and prompt in each row.
 """
-import argparse, json, os
+import argparse, json, os, shutil
 from pathlib import Path
-import numpy as np, torch
+import numpy as np, pyarrow as pa, torch
+from harmonica import Voice
+from harmonica.data import CodesDataset
+from harmonica.eval import evaluate, read_rows
 from harmonica.length import MODES
-from harmonica.recipes import load_config, supply, train_ar
+from harmonica.recipes import load_config, train_ar, train_nar
 
 FORCING = dict(truth=["training.scheduled_sampling=false"], **{k: ["training.scheduled_sampling=true", f"training.teacher_forcing_schedule={k}"] for k in ("linear", "cosine", "exponential")})
 
@@ -76,13 +80,42 @@ def forcing(a):
     ax.set(xlabel="% of the input that it made up", ylabel="true code among its first ten"); ax.legend(); fig.tight_layout()
     return out, fig
 
+def some_of(codes, n, seconds, out):
+    "A cache of n speakers of split train, so many seconds of each: those with text first, no copies at another pace"
+    ds = CodesDataset(codes, "train", wordless=True); rng = np.random.default_rng(0)
+    names = rng.permutation(sorted(s for s in ds.by_speaker if "@" not in s))
+    names = sorted(names, key=lambda s: ds.ds[int(ds.rows[ds.by_speaker[s][0]])]["text"] == "")[:n]     # stable
+    rows = [mine[:1+np.searchsorted(np.cumsum(ds.lengths[mine])/ds.frame_rate, seconds)] for mine in (rng.permutation(ds.by_speaker[s]) for s in names)]
+    table = ds.ds.data.table.take(ds.rows[np.sort(np.concatenate(rows))])
+    out.mkdir(parents=True, exist_ok=True); shutil.copy(ds.paths[0]/"card.json", out)
+    with pa.ipc.new_stream(out/"000-of-001-00000.arrow", table.schema) as w: w.write_table(table)
+    return len(names), float(pa.compute.sum(table["seconds"]).as_py())/3600
+
+def speakers(a, seconds=20.):
+    import matplotlib.pyplot as plt
+    items, out = read_rows(a.items)[::max(1, len(read_rows(a.items))//a.utterances)], {}
+    for r in items: r.pop("prompt_text", None)
+    for n in a.speakers:
+        folder = Path(a.out)/f"speakers-{n}"; known, hours = some_of(a.codes, n, seconds, folder/"codes")
+        cfg = load_config(a.config, [f"data.cache_dir={folder}/codes", f"training.max_steps={a.steps}", f"training.warmup_steps={max(1, min(150, a.steps//8))}", "training.valid_every=0", *a.set])
+        train_nar(cfg, folder, a.device, resume=(folder/"last.pt").exists(), progress=not a.quiet)
+        overall = evaluate(items, Voice.load(nar=folder/"nar.safetensors"), scores="ge2e,dvec", progress=False).results["overall"]
+        out[str(known)] = dict(hours=round(hours, 2), **{k: [round(overall[m][x], 3) for x in ("value", "low", "high")] for k,m in (("ge2e", "sim_prompt_ge2e"), ("dvec", "sim_prompt_dvec"))})
+        print(known, out[str(known)], flush=True)
+    fig,ax = plt.subplots(figsize=(5, 3)); x = [int(n) for n in out]
+    for k in ("ge2e", "dvec"): v = np.array([r[k] for r in out.values()]); ax.errorbar(x, v[:,0], abs(v[:,1:]-v[:,:1]).T, fmt="-o", label=k)
+    ax.set(xscale="log", xlabel="speakers", ylabel="likeness to the prompt"); ax.legend(); fig.tight_layout()
+    return out, fig
+
 def main():
     p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    p.add_argument("what", choices=("length", "forcing")); p.add_argument("--codes", nargs="+", required=True); p.add_argument("--steps", type=int, default=400); p.add_argument("--config", default="micro")
-    p.add_argument("--utterances", type=int, default=60, help="spoken for the plot"); p.add_argument("--out", default="runs/ablations"); p.add_argument("--device", default=None); p.add_argument("--threads", type=int, default=os.cpu_count())
+    p.add_argument("what", choices=("length", "forcing", "speakers")); p.add_argument("--codes", nargs="+", required=True); p.add_argument("--steps", type=int, default=400); p.add_argument("--config", default="micro")
+    p.add_argument("--utterances", type=int, default=60, help="spoken for the plot"); p.add_argument("--items", help="sentences and prompts, .jsonl"); p.add_argument("--speakers", nargs="*", type=int, default=[10, 30, 100, 500, 1700]); p.add_argument("--out", default="runs/ablations"); p.add_argument("--device", default=None); p.add_argument("--threads", type=int, default=os.cpu_count())
     p.add_argument("--set", nargs="*", default=[], help="more settings, as section.key=value"); p.add_argument("--quiet", action="store_true")
-    a = p.parse_args(); torch.set_num_threads(a.threads)
-    out, fig = dict(length=length, forcing=forcing)[a.what](a)
+    a = p.parse_args()
+    if a.what == "speakers" and not a.items: p.error("give --items, a .jsonl file")
+    torch.set_num_threads(a.threads)
+    out, fig = dict(length=length, forcing=forcing, speakers=speakers)[a.what](a)
     Path(a.out).mkdir(parents=True, exist_ok=True); fig.savefig(Path(a.out)/f"{a.what}.png", dpi=100); (Path(__file__).parent/f"{a.what}.json").write_text(json.dumps(dict(steps=a.steps, settings=a.set, runs=out))+"\n")
     keys = list(next(iter(out.values())))
     print(f"{'':24}", *[f"{n:>19}" for n in out])

@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """What the packaged voice needs, and what it can't do, measured.
 
-    voice.py prompts   ITEMS [--asr FOLDER]     likeness and word errors by the length of the prompt: 1, 3, 5 and 10 s
+    voice.py prompts   ITEMS [--asr FOLDER]     likeness and word errors by the length of the prompt: 1, 2, 3, 5 and 10 s
     voice.py ablations ITEMS [--asr FOLDER]     without prompt, without speaker vector, without durations
     voice.py books     ITEMS [--asr FOLDER]     how many books the NAR should fill
     voice.py draws     ITEMS [--asr FOLDER]     temperatures
@@ -11,7 +11,7 @@
     voice.py first     ITEMS                    time to the first sound when streaming in chunks, and to whole sentences (wants a machine that does nothing else)
     voice.py hard      [--reference me.wav] --asr FOLDER     the forty sentences of hard.txt: which are lost?
 
-ITEMS is a .jsonl with text and prompt in each row. A table on the screen, and KIND.json beside --out.
+ITEMS is a .jsonl with text and prompt in each row. A table on the screen, and its figures (value, and bounds of 95%) as KIND.json in the folder --out.
 """
 import argparse, json, statistics, time
 from contextlib import contextmanager
@@ -23,6 +23,10 @@ from harmonica.codec import packaged_voice
 from harmonica.eval import evaluate, read_rows
 from harmonica.microcodec import MelLoss
 from harmonica.text import normalize
+
+def figures(rep): return {k: [round(v[x], 4) for x in ("value", "low", "high")] for k,v in rep.results["overall"].items() if v["value"] is not None}
+
+def save(path, found): path.write_text("{\n" + ",\n".join(f"{json.dumps(k)}: {json.dumps(v)}" for k,v in found.items()) + "\n}\n")
 
 class Speaker:
     "A Voice with some of its habits changed, as `evaluate` wants it"
@@ -133,22 +137,22 @@ def main():
     found = {}
     if a.kind == "ladder":
         for name,made in ladder(items).items():
-            found[name] = dict(clips=len(made), overall=(rep := evaluate(made, None, asr=a.asr, scores=a.scores, progress=False)).results["overall"])
+            found[name] = dict(clips=len(made), **figures(rep := evaluate(made, None, asr=a.asr, scores=a.scores, progress=False)))
             print(f"\n== {name}\n{rep}", flush=True)
-        return Path(a.out, "ladder.json").write_text(json.dumps(found, indent=1))
+        return save(Path(a.out, "ladder.json"), found)
     if a.kind == "means": return means(items)
     if a.kind == "first": Path(a.out, "first.json").write_text(json.dumps(first(items), indent=1)); return
     variants = dict(hard=lambda: {"hard": Speaker(Voice.load())},
-        prompts=lambda: {f"{n:g} s": Speaker(Voice.load(), seconds(n)) for n in (1,3,5,10)},
+        prompts=lambda: {f"{n:g} s": Speaker(Voice.load(), seconds(n)) for n in (1,2,3,5,10)},
         ablations=lambda: {"whole": Speaker(Voice.load()), "no prompt, no speaker vector": Speaker(Voice.load(), no_prompt), "no speaker vector": Speaker(Voice.load(), mute_speaker), "equal durations": Speaker(Voice.load(), no_durations)},
         books=lambda: {f"{n} books": Speaker(Voice.load(), books(n)) for n in (1,2,3,4,6,8)},
         guidance=lambda: {f"guidance {g:g}": Speaker(Voice.load(), bold(g)) for g in (1., 1.5, 2., 3.)},
         draws=lambda: {f"temperature {t:g}": Speaker(Voice.load(), temperature=t) for t in (0., .3, .5, .8)})[a.kind]()
     for name,voice in variants.items():
         rep = evaluate(items, voice, asr=a.asr, scores=a.scores, progress=False)
-        found[name] = dict(overall=rep.results["overall"], failure_rates=rep.results["failure_rates"])
+        found[name] = figures(rep)
         print(f"\n== {name}\n{rep}", flush=True)
         if a.kind == "hard": found[name]["items"] = [{k: i.get(k) for k in ("id", "text", "heard", "wer", "failures")} for i in rep.items]
-    out = Path(a.out)/f"{a.kind}.json"; out.write_text(json.dumps(found, indent=1)); print(out)
+    out = Path(a.out)/f"{a.kind}.json"; save(out, found); print(out)
 
 if __name__ == "__main__": main()

@@ -7,10 +7,10 @@ Docs: https://harmonica-tts.github.io/harmonica/data.html.md"""
 # %% auto #0
 __all__ = ['columns', 'Utterance', 'make_card', 'write_whole', 'read_card', 'check_card', 'Rejected', 'tidied', 'encode_all',
            'rejected', 'cached_ids', 'prepare', 'CodesDataset', 'sentence', 'Batch', 'length_mask', 'other_prompt',
-           'collate', 'BucketSampler', 'CodesLoader', 'make_loader']
+           'other_voice', 'collate', 'BucketSampler', 'CodesLoader', 'make_loader']
 
 # %% ../nbs/20_data.ipynb #3f85f8de
-import copy, json, os, warnings, zlib
+import copy, json, os, re, warnings, zlib
 from collections import deque
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, fields
@@ -287,7 +287,7 @@ class CodesDataset:
         order = np.argsort(self.speakers, kind='stable')
         names, first = np.unique(self.speakers[order], return_index=True)
         self.by_speaker = {str(k):v for k,v in zip(names, np.split(order, first[1:]))}
-        self._tokens = [None]*len(self.rows)
+        self._tokens, self._kin = [None]*len(self.rows), None
 
 # %% ../nbs/20_data.ipynb #a2f4f09f
 @patch
@@ -378,6 +378,7 @@ class Batch:
     continues:Tensor # The target goes on where the prompt stops, and the text covers both, (B,) bool
     ids:list # Of str
     durations:Tensor=None # Frames that each token takes, rows of zeros where they were not measured, (B,L)
+    book0:Tensor=None # Book 0 of the targets, of some rows in another voice, (B,T); None: as in `codes`
 
 def length_mask(
     n:Tensor, # Lengths, (B,)
@@ -454,6 +455,34 @@ def _pad(xs, size, multiple):
     for o,x in zip(out, xs): o[...,:x.shape[-1]] = x
     return torch.from_numpy(out)
 
+# %% ../nbs/20_data.ipynb #a8dba422
+@patch
+def kin(self:CodesDataset,
+    i:int,
+)->np.ndarray: # Indices of the same recording at other paces, possibly none
+    "The copies of utterance `i` that `siblings` made"
+    if self._kin is None:
+        names = np.array([re.sub(r'(@[\d.]+)+$', '', s) for s in np.array(self.ds['id'][:])[self.rows]])
+        first = np.unique(names, return_inverse=True)[1]
+        order = np.argsort(first, kind='stable')
+        self._kin = first, np.split(order, np.cumsum(np.bincount(first))[:-1])
+    which, groups = self._kin
+    same = groups[which[i]]
+    return same[same != i]
+
+def other_voice(
+    dataset:CodesDataset,
+    i:int, # Utterance that will be predicted
+    own:np.ndarray, # Book 0 of its target, the last of its frames, (T,)
+    rng:np.random.Generator,
+)->np.ndarray: # Book 0 of the same words at the same times in another voice, (T,); `own` where there is none
+    "Book 0 of a copy at another pace, brought back to this one"
+    kin = dataset.kin(i)
+    if not len(kin): return own
+    c, n = dataset.codes(int(kin[rng.integers(len(kin))]))[0], dataset.lengths[i]
+    return c[((np.arange(n)+.5)*len(c)/n).astype(int)][n-len(own):]
+
+
 # %% ../nbs/20_data.ipynb #352f1576
 def collate(
     items:list, # From `CodesDataset`
@@ -465,6 +494,7 @@ def collate(
     p_no_prompt=.1, # Share of items without a prompt
     pad_to=1, # Pad every length to a multiple: fewer shapes, for devices that compile or cache per shape
     frame_rate=None, # Where there is no dataset to ask
+    p_other_voice=0., # Share of items that get `book0` from a copy at another pace, where there is one
 )->Batch:
     "Choose prompts and pad"
     rng = np.random.default_rng(rng)
@@ -476,7 +506,8 @@ def collate(
     def padded(xs, multiple): return _pad(xs, max(x.shape[-1] for x in xs), multiple), torch.tensor([x.shape[-1] for x in xs])
     step = pad_to*group//np.gcd(pad_to, group)
     durations = padded([np.asarray(it.get('durations', np.zeros(len(t), np.int64))) for it,t in zip(items, text)], pad_to)[0]
-    return Batch(*padded(text, pad_to), *padded(targets, step), *padded(prompts, step), torch.tensor(cont), [it['id'] for it in items], durations)
+    book0 = padded([other_voice(dataset, it['index'], x[0], rng) if rng.random() < p_other_voice else x[0] for it,x in zip(items, targets)], step)[0] if p_other_voice else None
+    return Batch(*padded(text, pad_to), *padded(targets, step), *padded(prompts, step), torch.tensor(cont), [it['id'] for it in items], durations, book0)
 
 # %% ../nbs/20_data.ipynb #6d3dcf86
 class BucketSampler:

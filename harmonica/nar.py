@@ -193,6 +193,8 @@ def loss(self:NAR,
     dev = batch.codes.device
     which = torch.full((B,), book) if book is not None else self.draw_books(B, generator)
     codes = batch.codes
+    if self.training and getattr(batch, 'book0', None) is not None: # in one stroke it may mend the voice of book 0
+        codes = torch.cat([torch.where((which==0).to(dev)[:,None], batch.book0, codes[:,0])[:,None], codes[:,1:]], 1)
     if self.training and cfg.corrupt:
         bad = torch.rand(codes.shape, generator=generator) < cfg.corrupt
         codes = torch.where(bad.to(dev), torch.randint(cfg.n_bins, codes.shape, generator=generator).to(dev), codes)

@@ -58,6 +58,7 @@ class DataConfig:
     prompt_seconds:tuple = (3., 10.)       # Length of a prompt, drawn between these (s)
     p_continue:float = .3                  # Share of prompts that are the start of the utterance itself
     p_no_prompt:float = .1                 # Share of utterances spoken without a prompt
+    p_other_voice:float = 0.               # Share of utterances whose book 0 the NAR hears in another voice, as --paces makes them
     valid_utterances:int = 200             # Measure on at most this many utterances of split `valid`
 
 # %% ../nbs/55_recipes.ipynb #48973a0a
@@ -264,31 +265,31 @@ def supply(
     cfg:Config, # For the stage at hand
     group:int=1, # Frames a step
     device=None, # Where a codec would run
-    wordless:bool=False, # With utterances that have no text?
+    nar:bool=False, # For the NAR? It takes utterances that have no text too, and book 0 in another voice
 )->Supply:
     "Datasets, tokenizer and batches as a config asks for"
     d, t = cfg.data, cfg.training
-    if d.dataset=="hf" and d.cache_hours: return _through(cfg, group, device, wordless)
+    if d.dataset=="hf" and d.cache_hours: return _through(cfg, group, device, nar)
     dirs = ensure_codes(d, device)
     # big codecs are not loaded for training: their name in the card says enough, their weights never change
     codec = load_codec(d.codec) if d.codec and d.codec not in ("encodec_24khz", "dac_24khz") else None
     tok = Tokenizer(d.tokenizer)
     rate = CodesDataset(dirs, None, codec or d.codec).frame_rate
     most = int(d.max_seconds*rate) if not t.batch_frames else min(t.batch_frames, int(d.max_seconds*rate))
-    ds = CodesDataset(dirs, "train", codec or d.codec, tok, most, wordless)
-    kw = dict(group=group, p_continue=d.p_continue, p_no_prompt=d.p_no_prompt, prompt_seconds=d.prompt_seconds)
+    ds = CodesDataset(dirs, "train", codec or d.codec, tok, most, nar)
+    kw = dict(group=group, p_continue=d.p_continue, p_no_prompt=d.p_no_prompt, prompt_seconds=d.prompt_seconds, p_other_voice=d.p_other_voice*nar)
     budget = t.batch_frames or t.batch_size*most
     sampler = BucketSampler(ds.lengths, budget, t.seed, max_items=t.batch_size)
     return Supply(make_loader(ds, sampler, t.seed, t.n_workers, **kw), _valid(cfg, dirs, codec, tok, most, budget, kw), tok, ds.card, codec, dirs, ds)
 
-def _through(cfg, group, device, wordless):
+def _through(cfg, group, device, nar):
     "A window of codes that moves through a stream"
     d, t, tok = cfg.data, cfg.training, Tokenizer(cfg.data.tokenizer)
     codec = load_codec(d.codec, device)
     most = int(d.max_seconds*codec.frame_rate) if not t.batch_frames else min(t.batch_frames, int(d.max_seconds*codec.frame_rate))
-    budget, kw = t.batch_frames or t.batch_size*most, dict(group=group, p_continue=d.p_continue, p_no_prompt=d.p_no_prompt, prompt_seconds=d.prompt_seconds)
+    budget, kw = t.batch_frames or t.batch_size*most, dict(group=group, p_continue=d.p_continue, p_no_prompt=d.p_no_prompt, prompt_seconds=d.prompt_seconds, p_other_voice=d.p_other_voice*nar)
     def load(path, n):
-        ds = CodesDataset(path, "train", codec, tok, most, wordless)
+        ds = CodesDataset(path, "train", codec, tok, most, nar)
         return make_loader(ds, BucketSampler(ds.lengths, budget, t.seed+n, max_items=t.batch_size), t.seed+n, t.n_workers, **kw)
     if not d.cache_dir or isinstance(d.cache_dir, list): _need("data.cache_dir", "one folder for the codes of a stream")
     w = Window(utterances(d), codec, d.cache_dir, load, d.cache_hours, d.cache_passes, min_seconds=d.min_seconds, max_seconds=d.max_seconds)
@@ -304,7 +305,7 @@ def _valid(cfg, dirs, codec, tok, most, budget, kw):
     sampler = BucketSampler(ds.lengths, budget, 0, shuffle=False, max_items=t.batch_size)
     plan = sampler.plan(0)
     keep = max(1, min(len(plan), round(len(plan)*n/len(ds))))
-    made = make_loader(ds, sampler, 0, **kw)
+    made = make_loader(ds, sampler, 0, **{**kw, "p_other_voice": 0.})
     return [made[((0, int(i)), plan[int(i)])] for i in np.linspace(0, len(plan)-1, keep)]
 
 # %% ../nbs/55_recipes.ipynb #0879bfa7
@@ -363,7 +364,7 @@ class NARLoss:
         loss, m = t.model.loss(batch)
         if not t.model.training: return loss, {k: m[k] for k in ("top1", "stroke") if k in m}
         for k,v in m.items():
-            if k[-2]=="_": self.means[k] = self.means[k]*.98+v*.02 if k in self.means else v
+            if k[-2]=="_" or k=="stroke": self.means[k] = self.means[k]*.98+v*.02 if k in self.means else v
         return loss, {"top1": m["top1"], **self.means}
     def state_dict(self): return dict(means={k: float(v) for k,v in self.means.items()})   # kept in the run's checkpoint
     def load_state_dict(self, s): self.means = dict(s["means"])
@@ -436,7 +437,7 @@ def train_nar(
 )->Trainer: # After the last step; its folder holds nar.safetensors
     "Train a NAR on cached codes"
     cfg, device = cfg.for_stage("nar"), pick_device(device)
-    s = supply(cfg, 1, device, wordless=True)      # a voice can be learned from speech in any language, written down or not
+    s = supply(cfg, 1, device, nar=True)      # a voice can be learned from speech in any language, written down or not
     cfg.model.nar = _sized(NARConfig, cfg.model.nar, s)
     torch.manual_seed(cfg.training.seed)
     model = with_entries(NAR(cfg.model.nar), s.codec)
@@ -457,7 +458,16 @@ def _listen(cfg, stage, model, crops, valid, folder, device, resume, init, callb
     watch = [Export(stage, seed=cfg.training.seed, config=cfg.name), Gradients(), Alarms(), Page(), *[Printer()]*progress, *callbacks]
     return Trainer(model, crops, cfg.training, folder, device, watch, valid, **kw).fit(resume, progress=progress)
 
-def against(game): return dict(loss=game.decode, others=dict(critic=(game.critics, game.judge)))
+def against(
+    critics=True, # Or a checkpoint whose critics go on: young ones ask for the wrong things at first
+)->dict: # For a `Trainer`
+    "A game against critics"
+    game = Game()
+    if isinstance(critics, str):
+        ck = load_checkpoint(critics)
+        if "critic" not in ck.get("others", {}): raise ValueError(f"training.critics={critics} holds no critics: give a checkpoint of stage decoder, or of stage codec with training.critics=true")
+        game.critics.load_state_dict(ck["others"]["critic"]); game.warmup = 0
+    return dict(loss=game.decode, others=dict(critic=(game.critics, game.judge)))
 
 def train_aligner(
     cfg:Config,         # From `load_config`
@@ -491,7 +501,7 @@ def train_codec(
     if len(crops.taught) and not cfg.model.codec.n_phones: cfg.model.codec = replace(cfg.model.codec, n_phones=len(phone_classes))
     folder = open_run(cfg, folder, resume)
     torch.manual_seed(cfg.training.seed)
-    return _listen(cfg, "codec", MicroCodec(cfg.model.codec), crops, valid, folder, device, resume, init, callbacks, progress, **against(Game()) if cfg.training.critics else {})
+    return _listen(cfg, "codec", MicroCodec(cfg.model.codec), crops, valid, folder, device, resume, init, callbacks, progress, **against(cfg.training.critics) if cfg.training.critics else {})
 
 # %% ../nbs/55_recipes.ipynb #6cced2da
 def train_decoder(
@@ -510,7 +520,7 @@ def train_decoder(
     model = load_model(init or Path(folder)/"decoder.safetensors", kind="codec")   # the size is that of the codec, whatever the config says
     cfg.model.codec, folder = model.cfg, open_run(cfg, folder, resume)
     torch.manual_seed(cfg.training.seed)
-    return _listen(cfg, "decoder", decoder_only(model), crops, valid, folder, device, resume, init, callbacks, progress, **against(Game()))
+    return _listen(cfg, "decoder", decoder_only(model), crops, valid, folder, device, resume, init, callbacks, progress, **against(cfg.training.critics))
 
 # %% ../nbs/55_recipes.ipynb #a7181c46
 class Painter:
@@ -522,7 +532,8 @@ class Painter:
     ):
         said = getattr(nar, "info", {})
         if said.get("codec_hash", codec.hash) != codec.hash: raise ValueError(f"the NAR was trained on codes of another codec ({said.get('codec', '?')} {said['codec_hash']}) than the one given ({codec.name} {codec.hash}): give the codec it was trained with")
-        self.codec, self.nar, self.aligner, self.n_books = codec, nar.eval(), aligner, said.get("n_books")   # as many books as `Voice` fills
+        self.codec, self.nar, self.aligner = codec, nar.eval(), aligner
+        self.how = dict(n_q=said.get("n_books"), guidance=said.get("guidance", 1.), vectors=codec.rvq.books)   # as `Voice` does
         self.tokenizer, self.most = Tokenizer.from_dict(said["tokenizer"]), codec.frames(max(said.get("prompt_seconds", [10.])))
         self.heard = {} # the last codes of each speaker: the prompt of their next utterance
 
@@ -533,7 +544,7 @@ class Painter:
         if not len(when): return None
         tokens = torch.tensor(self.tokenizer.encode(text, edges=True))
         when = torch.tensor(when) if len(when) == len(tokens) else None          # letters have no durations of their own
-        return self.nar.generate(tokens, codes[0], prompt, durations=when, n_q=self.n_books, vectors=self.codec.rvq.books)[1]
+        return self.nar.generate(tokens, codes[0], prompt, durations=when, **self.how)[1]
 
 # %% ../nbs/55_recipes.ipynb #3ee3a102
 def train(

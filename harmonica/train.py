@@ -118,7 +118,7 @@ class TrainConfig:
     teacher_forcing_start:float=1. # Share of true codes at the first step ...
     teacher_forcing_end:float=.3   # ... and at the last
     duration_loss_weight:float=.1  # AR: weight of the predicted length
-    critics:bool=False             # Codec: learn to please critics too, as its decoder alone does in stage `decoder`
+    critics:bool|str=False         # Codec: learn to please critics too, as its decoder alone does in stage `decoder`; a checkpoint (.pt): those of an earlier game, for both stages
     precision:str="fp32"           # fp32, bf16 or fp16 (autocast), or auto: what the device does fastest
     compile:bool=False             # Compile the transformer blocks: minutes at the start, faster steps on CUDA
     save_every_minutes:float=5.

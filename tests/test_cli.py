@@ -3,7 +3,7 @@ import json, subprocess, sys
 import numpy as np, pytest, torch
 from harmonica import cli
 from harmonica.ar import AR, ARConfig
-from harmonica.checkpoint import model_meta, save_model
+from harmonica.checkpoint import load_model, model_meta, save_model
 from harmonica.codec import Clip, packaged_voice
 from harmonica.data import CodesDataset
 from harmonica.microcodec import MicroCodec, MicroCodecConfig
@@ -97,6 +97,13 @@ def test_every_pace_makes_a_sibling(capsys, tmp_path, home):
     assert code == 0 and "made" in out and f"{n} were there" in out, err
     ds = CodesDataset(tmp_path/"o"); names = {s.split("@")[0] for s in ds.by_speaker}
     assert set(ds.by_speaker) == {s+k for s in names for k in ("", "@0.8", "@1.2")}
+    losses = {}
+    for share in (0, 1):                                           # the NAR hears book 0 of those siblings
+        how = [f"data.codec={home}/codec.safetensors", f"data.cache_dir={tmp_path}/o", f"data.p_other_voice={share}", "model.nar.stroke=1", "model.nar.code_dim=8", "training.max_steps=2"]
+        code, out, err = ask(capsys, "train", "--config", "smoke", "--stage", "nar", *how, "--out", tmp_path/f"nar{share}", "--device", "cpu")
+        assert code == 0, err
+        losses[share] = [json.loads(l).get("loss") for l in (tmp_path/f"nar{share}/log.jsonl").open()]
+    assert losses[0] != losses[1]
 
 def test_train_mistakes(capsys, tmp_path, home):
     refused(capsys, "training.learning_rate|valid keys|lr", "train", "training.learning_rate=1", "--out", tmp_path/"r")
@@ -181,6 +188,9 @@ def test_sound_is_painted_and_a_decoder_learns_from_it(capsys, tmp_path, home):
     crops = AudioCrops(tmp_path/"painted", 6, 1.28)
     b = next(iter(crops)); whole = b.painted.isnan().all((1,2)); part = b.painted.isnan().any((1,2))
     assert b.painted.shape == (6, 64, 64) and torch.equal(whole, part) and not whole.all()
+    save_model(tmp_path/"bold.safetensors", load_model(cli.packaged_weights("nar"), kind="nar"), bits=8, guidance=2.)
+    assert ask(capsys, "preprocess", "--dataset", tmp_path/"m.jsonl", "--nar", tmp_path/"bold.safetensors", "--out", tmp_path/"bold")[0] == 0
+    assert (tmp_path/"bold/painted.f16").read_bytes() != (tmp_path/"painted/painted.f16").read_bytes()      # as bold as it will be when it speaks
     code, out, err = ask(capsys, "train", "--config", "micro", "--stage", "decoder", "--init", cli.packaged_weights("codec"), f"data.audio_dir={tmp_path}/painted",
                          "training.batch_size=2", "training.max_steps=2", "training.log_every=1", "training.precision=bf16", "--out", tmp_path/"run", "--device", "cpu", "--quiet")
     assert code == 0, err

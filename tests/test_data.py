@@ -5,8 +5,9 @@ from itertools import islice
 import numpy as np, pytest, torch
 from hypothesis import given, settings, strategies as st
 from harmonica.codec import Clip
+from harmonica.corpora import siblings
 from harmonica.data import (Batch, BucketSampler, CodesDataset, Rejected, Utterance, _split, _write_shard, cached_ids, collate, make_card, make_loader,
-    other_prompt, prepare, read_card, rejected, tidied)
+    other_prompt, other_voice, prepare, read_card, rejected, tidied)
 
 RATE = 24000
 
@@ -243,6 +244,26 @@ def test_shares_of_prompts(fake):
     assert b.continues.float().mean() > .8
     assert (collate([ds[i] for i in range(20)], 0, ds, p_no_prompt=1.).prompt_len == 0).all()
     b = collate([ds[i] for i in range(20)], 0, None, p_no_prompt=0.); assert b.continues.all() # nobody to ask: only itself
+
+def test_book0_in_another_voice(tmp_path):
+    "The same tones, slower and faster: after stretching every frame is that of the same moment"
+    us = made(4); prepare(siblings(us, (.8,1.25)), Toy(), tmp_path, progress=False, min_seconds=.3)
+    ds = CodesDataset(tmp_path, tokenizer=Letters()); i = [ds.id(k) for k in range(len(ds))].index('u002')
+    assert sorted(ds.id(int(k)) for k in ds.kin(i)) == ['u002@0.8', 'u002@1.25'] and {ds.id(int(k)) for k in ds.kin(int(ds.kin(i)[0]))} < {'u002', 'u002@0.8', 'u002@1.25'}
+    own, rng = ds.codes(i)[0], np.random.default_rng(0)
+    for n in (len(own), 30):                                         # the whole, and what comes after a prompt that it continues
+        got = [other_voice(ds, i, own[-n:], rng) for _ in range(8)]
+        for g in got: assert len(g) == n and (abs(g[2:-2].astype(int)-own[-n:][2:-2]) <= 1).mean() > .7
+        assert len({g.tobytes() for g in got}) == 2                  # both copies are drawn
+    kw = dict(prompt_seconds=(.2,.5), p_other_voice=.5); items = [ds[k] for k in range(len(ds))]
+    b, same = collate(items, 1, ds, **kw), collate(items, 1, ds, **kw)
+    assert b.book0.shape == b.codes[:,0].shape and torch.equal(b.book0, same.book0) and not b.book0[~b.frame_mask].any()
+    other = ((b.book0 != b.codes[:,0]) & b.frame_mask).any(1); assert 0 < other.sum() < len(b)
+    assert collate(items, 1, ds, prompt_seconds=(.2,.5)).book0 is None and b.to('cpu').book0 is not None
+
+def test_no_other_voice_no_harm(fake):
+    ds = _ds(fake); b = collate([ds[i] for i in range(30)], 0, ds, p_other_voice=1.)
+    assert not len(ds.kin(3)) and torch.equal(b.book0, b.codes[:,0])
 
 def test_long_prompts_join_short_utterances(fake):
     ds = _ds(fake); i = int(ds.by_speaker['s25'][0]); want = 1100

@@ -223,6 +223,17 @@ def test_one_stroke():
     true = torch.stack([sum(e[c] for e,c in zip(nar.entries, u)) for u in b.codes])
     assert (torch.stack([z for _,z in one])-true).pow(2).mean() < .5*true.pow(2).mean()
 
+def test_book0_may_come_in_another_voice():
+    "Only in training, only for strokes, and what is to be said stays the true one"
+    nar, b = make(stroke=.5, corrupt=0., dropout=0.), make_batch(); nar.entries = torch.randn(4, 16, 8, generator=torch.Generator().manual_seed(1))
+    def loss(book0, train=True, **kw):
+        b.book0 = book0; nar.train(train)
+        return nar.loss(b, torch.Generator().manual_seed(0), **kw)[0].item()
+    own, other = b.codes[:,0], (b.codes[:,0]+5)%16
+    assert loss(own) == loss(None) != loss(other)
+    assert loss(other, train=False) == loss(None, train=False)
+    assert loss(other, book=1) == loss(None, book=1)
+
 @pytest.mark.parametrize("stroke", [0., .5])
 def test_guidance_goes_from_nobody_towards_the_prompt(stroke):
     nar, b = make(stroke=stroke), make_batch()

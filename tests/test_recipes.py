@@ -183,6 +183,9 @@ def test_a_decoder_learns_alone_and_an_aligner_learns_phones(tmp_path):
     log = [json.loads(l) for l in open(tmp_path/"play/log.jsonl")]
     assert any(np.isfinite(l.get("critic_loss", np.nan)) and "phone" in l for l in log) and not torch.equal(play.model.ear.weight, a.ear.weight)
     assert (play.model.rvq.books-a.rvq.books).norm() < .3*a.rvq.books.norm()        # books that go on from a file go on from what they were
+    on = train_decoder(load_config("smoke", [*small, f"training.critics={tmp_path}/play/last.pt", "training.lr=1e-9"]), tmp_path/"on", "cpu", init=first, progress=False)
+    for a,b in zip(on.others["critic"][0].parameters(), play.others["critic"][0].parameters()): torch.testing.assert_close(a, b, atol=1e-6, rtol=0)   # the critics of that game go on
+    with pytest.raises(ValueError, match="holds no critics"): train_decoder(load_config("smoke", [*small, f"training.critics={tmp_path}/codec/last.pt"]), tmp_path/"none", "cpu", init=first)
     t = train_aligner(load_config("smoke", small), tmp_path/"aligner", "cpu", progress=False)
     for half,go in (("codec", train_codec), ("aligner", train_aligner)):        # in half precision, as on a GPU; the decoder's turn is in test_cli
         low = go(load_config("smoke", [*small, "training.precision=bf16"]), tmp_path/f"bf16-{half}", "cpu", progress=False)
