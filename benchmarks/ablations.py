@@ -12,9 +12,10 @@ from pathlib import Path
 import numpy as np, pyarrow as pa, torch
 from harmonica import Voice
 from harmonica.data import CodesDataset
-from harmonica.eval import evaluate, read_rows
+from harmonica.eval import evaluate
 from harmonica.length import MODES
 from harmonica.recipes import load_config, train_ar, train_nar
+from voice import figures, sentences
 
 FORCING = dict(truth=["training.scheduled_sampling=false"], **{k: ["training.scheduled_sampling=true", f"training.teacher_forcing_schedule={k}"] for k in ("linear", "cosine", "exponential")})
 
@@ -93,17 +94,16 @@ def some_of(codes, n, seconds, out):
 
 def speakers(a, seconds=20.):
     import matplotlib.pyplot as plt
-    items, out = read_rows(a.items)[::max(1, len(read_rows(a.items))//a.utterances)], {}
-    for r in items: r.pop("prompt_text", None)
+    items, out = sentences(a.items, a.utterances), {}
     for n in a.speakers:
         folder = Path(a.out)/f"speakers-{n}"; known, hours = some_of(a.codes, n, seconds, folder/"codes")
         cfg = load_config(a.config, [f"data.cache_dir={folder}/codes", f"training.max_steps={a.steps}", f"training.warmup_steps={max(1, min(150, a.steps//8))}", "training.valid_every=0", *a.set])
         train_nar(cfg, folder, a.device, resume=(folder/"last.pt").exists(), progress=not a.quiet)
-        overall = evaluate(items, Voice.load(nar=folder/"nar.safetensors"), scores="ge2e,dvec", progress=False).results["overall"]
-        out[str(known)] = dict(hours=round(hours, 2), **{k: [round(overall[m][x], 3) for x in ("value", "low", "high")] for k,m in (("ge2e", "sim_prompt_ge2e"), ("dvec", "sim_prompt_dvec"))})
+        found = figures(evaluate(items, Voice.load(nar=folder/"nar.safetensors"), scores="ge2e,dvec", progress=False))
+        out[str(known)] = dict(hours=round(hours, 2), **{k: v for k,v in found.items() if k.startswith("sim_")})
         print(known, out[str(known)], flush=True)
     fig,ax = plt.subplots(figsize=(5, 3)); x = [int(n) for n in out]
-    for k in ("ge2e", "dvec"): v = np.array([r[k] for r in out.values()]); ax.errorbar(x, v[:,0], abs(v[:,1:]-v[:,:1]).T, fmt="-o", label=k)
+    for k in ("sim_prompt_ge2e", "sim_prompt_dvec"): v = np.array([r[k] for r in out.values()]); ax.errorbar(x, v[:,0], abs(v[:,1:]-v[:,:1]).T, fmt="-o", label=k)
     ax.set(xscale="log", xlabel="speakers", ylabel="likeness to the prompt"); ax.legend(); fig.tight_layout()
     return out, fig
 
@@ -118,9 +118,9 @@ def main():
     out, fig = dict(length=length, forcing=forcing, speakers=speakers)[a.what](a)
     Path(a.out).mkdir(parents=True, exist_ok=True); fig.savefig(Path(a.out)/f"{a.what}.png", dpi=100); (Path(__file__).parent/f"{a.what}.json").write_text(json.dumps(dict(steps=a.steps, settings=a.set, runs=out))+"\n")
     keys = list(next(iter(out.values())))
-    print(f"{'':24}", *[f"{n:>19}" for n in out])
+    print(f"{'':24}", *[f"{n:>24}" for n in out])
     for k in keys:
-        if k != "points": print(f"{k:24}", *[f"{str(r[k]):>19}" for r in out.values()])
+        if k != "points": print(f"{k:24}", *[f"{str(r[k]):>24}" for r in out.values()])
     print(f"{a.out}/{a.what}.png")
 
 if __name__ == "__main__": main()

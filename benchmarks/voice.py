@@ -26,6 +26,12 @@ from harmonica.text import normalize
 
 def figures(rep): return {k: [round(v[x], 4) for x in ("value", "low", "high")] for k,v in rep.results["overall"].items() if v["value"] is not None}
 
+def sentences(path, n=None):
+    "Rows to speak, thinned to about n; the prompts' own texts are not given away"
+    rows = read_rows(path); rows = rows[::max(1, len(rows)//n)] if n else rows
+    for r in rows: r.pop("prompt_text", None)
+    return rows
+
 def save(path, found): path.write_text("{\n" + ",\n".join(f"{json.dumps(k)}: {json.dumps(v)}" for k,v in found.items()) + "\n}\n")
 
 class Speaker:
@@ -132,8 +138,7 @@ def main():
     a = p.parse_args()
     if a.kind == "hard": items = [dict(id=f"hard-{i:02d}", text=t.strip(), prompt=a.reference) for i,t in enumerate(open(Path(__file__).parent/"hard.txt"))]
     elif not a.items: p.error("give ITEMS, a .jsonl file")
-    else: items = read_rows(a.items); items = items if a.kind in ("means", "ladder") else items[::max(1, len(items)//a.limit)]
-    for r in items: r.pop("prompt_text", None)
+    else: items = sentences(a.items, None if a.kind in ("means", "ladder") else a.limit)
     found = {}
     if a.kind == "ladder":
         for name,made in ladder(items).items():

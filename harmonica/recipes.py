@@ -261,6 +261,8 @@ class Supply:
     dirs:list          # Folders of codes
     dataset:CodesDataset
 
+def _prompting(d, group, nar): return dict(group=group, p_continue=d.p_continue, p_no_prompt=d.p_no_prompt, prompt_seconds=d.prompt_seconds, p_other_voice=d.p_other_voice*nar)
+
 def supply(
     cfg:Config, # For the stage at hand
     group:int=1, # Frames a step
@@ -277,7 +279,7 @@ def supply(
     rate = CodesDataset(dirs, None, codec or d.codec).frame_rate
     most = int(d.max_seconds*rate) if not t.batch_frames else min(t.batch_frames, int(d.max_seconds*rate))
     ds = CodesDataset(dirs, "train", codec or d.codec, tok, most, nar)
-    kw = dict(group=group, p_continue=d.p_continue, p_no_prompt=d.p_no_prompt, prompt_seconds=d.prompt_seconds, p_other_voice=d.p_other_voice*nar)
+    kw = _prompting(d, group, nar)
     budget = t.batch_frames or t.batch_size*most
     sampler = BucketSampler(ds.lengths, budget, t.seed, max_items=t.batch_size)
     return Supply(make_loader(ds, sampler, t.seed, t.n_workers, **kw), _valid(cfg, dirs, codec, tok, most, budget, kw), tok, ds.card, codec, dirs, ds)
@@ -287,7 +289,7 @@ def _through(cfg, group, device, nar):
     d, t, tok = cfg.data, cfg.training, Tokenizer(cfg.data.tokenizer)
     codec = load_codec(d.codec, device)
     most = int(d.max_seconds*codec.frame_rate) if not t.batch_frames else min(t.batch_frames, int(d.max_seconds*codec.frame_rate))
-    budget, kw = t.batch_frames or t.batch_size*most, dict(group=group, p_continue=d.p_continue, p_no_prompt=d.p_no_prompt, prompt_seconds=d.prompt_seconds, p_other_voice=d.p_other_voice*nar)
+    budget, kw = t.batch_frames or t.batch_size*most, _prompting(d, group, nar)
     def load(path, n):
         ds = CodesDataset(path, "train", codec, tok, most, nar)
         return make_loader(ds, BucketSampler(ds.lengths, budget, t.seed+n, max_items=t.batch_size), t.seed+n, t.n_workers, **kw)
