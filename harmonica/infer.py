@@ -35,6 +35,7 @@ class Voice:
         prompt:Tensor=None, # Codes of the voice to speak in, (n_q,P) (default: the packaged voice, when it is needed)
         text:str=None, # What is said in the prompt, if known
         notes:list=(), # What was done to the reference
+        timbre:Tensor=None, # What the reference sounds like on the whole, from the codec's `timbre` (default: unknown)
     ):
         self.codec, self.ar, self.nar = codec.eval(), ar.eval(), nar.eval()
         info = getattr(ar, "info", {})
@@ -45,6 +46,8 @@ class Voice:
         said = getattr(nar, "info", {})
         self.n_books, self.guidance = said.get("n_books"), said.get("guidance", 1.)   # as many books as the NAR fills well (default: all), and how bold it is in the prompt's voice
         self._agree()
+        self.timbre, self.tone = timbre, None
+        if timbre is not None: self.tune()
 
     @property
     def device(self): return next(self.ar.parameters()).device
@@ -93,12 +96,27 @@ def like(self:Voice,
     if text and any(n.startswith("used the best") for n in notes):
         text = None; notes.append("transcript left aside: it belongs to the whole recording, of which a part is used")
     prompt = self.codec.encode(clip)[:, :self.codec.frames(self.prompt_seconds)]
-    return Voice(self.codec, self.ar, self.nar, self.tokenizer, prompt, text, notes)
+    timbre = self.codec.timbre(torch.from_numpy(clip.samples)) if hasattr(self.codec, "timbre") else None
+    return Voice(self.codec, self.ar, self.nar, self.tokenizer, prompt, text, notes, timbre)
 
 @patch
 def _ready(self:Voice)->Voice:
     "This voice, or the packaged one if it has heard nobody yet"
-    if self.prompt is None: self.prompt = self.like(packaged_voice()).prompt
+    if self.prompt is None: me = self.like(packaged_voice()); self.prompt, self.timbre, self.tone = me.prompt, me.timbre, me.tone
+    return self
+
+# %% ../nbs/60_infer.ipynb #bb575fb7
+@patch
+@torch.no_grad()
+def tune(self:Voice)->Voice: # This voice
+    "Find the gains that give what is said the timbre of the reference"
+    self.tone, half = None, self.prompt.shape[1]//2
+    if self.timbre is None or not half: return self
+    parts, told = (self.prompt[:,:half], self.prompt[:,half:]), []
+    for one,other in (parts, parts[::-1]):
+        z = self.nar.generate([0], one[0], other, n_q=self.n_books, vectors=self.codec.rvq.books, guidance=self.guidance)[1]   # a single padding: no text is known
+        told.append(self.codec.sound(z[None])[0])
+    self.tone = self.codec.tone(torch.cat(told), self.timbre.to(self.device))
     return self
 
 # %% ../nbs/60_infer.ipynb #475f66aa
@@ -160,7 +178,7 @@ def decode(self:Voice,
 )->Clip:
     "The sound of one sentence"
     if not what.is_floating_point(): return self.codec.decode(what)
-    return Clip(self.codec.sound(what[None])[0].clamp(-1, 1).cpu().numpy(), self.codec.sample_rate)
+    return Clip(self.codec.sound(what[None], self.tone)[0].clamp(-1, 1).cpu().numpy(), self.codec.sample_rate)
 
 # %% ../nbs/60_infer.ipynb #168fb896
 def dice(
@@ -251,7 +269,7 @@ def _parts(self:Voice, sentence, generator, how, chunk):
     "(clip, is it the first of the sentence, is it the last)"
     if chunk is None: yield self.decode(self.books(sentence, self.book0(sentence, generator, **how), how["speed"])[1]), True, True; return
     held, first, keep = [], True, round(.02*self.codec.sample_rate)      # keep back what may have to be faded out, and no more
-    for clip in self.codec.stream(self._live(sentence, generator, how, self.codec.frames(chunk))):
+    for clip in self.codec.stream(self._live(sentence, generator, how, self.codec.frames(chunk)), **({} if self.tone is None else dict(tone=self.tone))):
         clip = Clip.join([*held, clip]); held = [Clip(clip.samples[-keep:], clip.rate)]
         if len(clip) > keep: yield Clip(clip.samples[:-keep], clip.rate), first, False; first = False
     if held: yield *held, first, True
@@ -316,15 +334,16 @@ def save(self:Voice,
     "Keep the prompt, in one small file"
     me = self._ready()
     meta = dict(kind="voice", codec=self.codec.name, codec_hash=self.codec.hash, text=me.text or "", notes=json.dumps(me.notes))
-    return write_safely(path, lambda p: save_file({"prompt": me.prompt.to(torch.int16).contiguous()}, p, metadata=meta))
+    kept = {"prompt": me.prompt.to(torch.int16).contiguous(), **({} if me.timbre is None else {"timbre": me.timbre.cpu()})}
+    return write_safely(path, lambda p: save_file(kept, p, metadata=meta))
 
 @patch
 def _worn(self:Voice, path):
     "A voice with the prompt of a saved file"
     if not path.is_file(): raise ValueError(f"'{path}' is not there: give a file written by Voice.save")
     try:
-        with safe_open(path, "pt") as f: meta, prompt = f.metadata() or {}, f.get_tensor("prompt").long()
+        with safe_open(path, "pt") as f: meta, prompt, timbre = f.metadata() or {}, f.get_tensor("prompt").long(), f.get_tensor("timbre") if "timbre" in f.keys() else None
     except Exception: raise ValueError(f"'{path}' can't be read as a voice: give a file written by Voice.save") from None
     if meta.get("kind") != "voice": raise ValueError(f"'{path}' holds no voice: give a file written by Voice.save")
     if meta["codec_hash"] != self.codec.hash: raise ValueError(f"'{path}' was made with another codec ({meta['codec']} {meta['codec_hash']}) than this voice has ({self.codec.name} {self.codec.hash}): make it again from its recording with .like")
-    return Voice(self.codec, self.ar, self.nar, self.tokenizer, prompt, meta["text"] or None, json.loads(meta["notes"]))
+    return Voice(self.codec, self.ar, self.nar, self.tokenizer, prompt, meta["text"] or None, json.loads(meta["notes"]), timbre)

@@ -211,6 +211,7 @@ def render(self:MicroCodec,
     f:Tensor, # Hertz of each sample, (B,T*sub,hop/sub)
     turn:Tensor=None, # Where in its cycle the voice begins, (B,) (default: at 0)
     at:int=0, # Samples before the first one, which decide the hiss
+    tone:Tensor=None, # Gain of each frequency, (n_fft/2+1,) (default: 1)
 )->Tensor: # Samples, (B,T*hop)
     "Shape buzz and hiss"
     c = self.cfg; hop = c.hop//c.sub
@@ -218,15 +219,17 @@ def render(self:MicroCodec,
     source = pulses(phase(f, c.sample_rate, turn)[0], f.flatten(1), c.sample_rate)
     n = torch.arange(at, at+source.shape[1], device=h.device) % len(self.hiss)
     shape = torch.complex(late.cos(), late.sin())*buzz.clamp(max=5.).exp()
-    return overlap_add(torch.fft.irfft(columns(source, c.n_fft, hop)*shape + columns(self.hiss[n][None], c.n_fft, hop)*hiss.clamp(max=5.).exp()), hop)
+    x = columns(source, c.n_fft, hop)*shape + columns(self.hiss[n][None], c.n_fft, hop)*hiss.clamp(max=5.).exp()
+    return overlap_add(torch.fft.irfft(x if tone is None else x*tone), hop)
 
 @patch
 def sound(self:MicroCodec,
     z:Tensor, # Vectors, (B,T,code_dim)
+    tone:Tensor=None, # Gain of each frequency, (n_fft/2+1,) (default: 1)
 )->Tensor: # Samples, (B,T*hop)
     "From vectors to sound"
     h, scores = self.think(z)
-    return self.render(h, glide(self.hertz(scores), self.cfg.hop//self.cfg.sub))
+    return self.render(h, glide(self.hertz(scores), self.cfg.hop//self.cfg.sub), tone=tone)
 
 # %% ../nbs/05_microcodec.ipynb #9dab86dd
 @patch
@@ -488,6 +491,7 @@ def ahead(self:MicroCodec)->int:
 @torch.no_grad()
 def stream(self:MicroCodec,
     pieces, # Iterable of codes (k,t), or of the vectors they stand for (t,code_dim)
+    tone:Tensor=None, # Gain of each frequency, (n_fft/2+1,) (default: 1)
 ): # Yields Clips; together they are what `decode` makes of all the codes
     "Decode codes as they come"
     c, z, done, turn = self.cfg, None, 0, torch.zeros(1, device=self.device)
@@ -497,7 +501,7 @@ def stream(self:MicroCodec,
         nonlocal z, done, turn, skipped
         h, scores = self.think(z)
         lead = max(skipped, done-4); f = glide(self.hertz(scores), c.hop//c.sub)[:,(lead-skipped)*c.sub:]
-        x = self.render(h[:,lead-skipped:], f, turn, lead*c.hop)[0, (done-lead)*c.hop:(until-lead)*c.hop]
+        x = self.render(h[:,lead-skipped:], f, turn, lead*c.hop, tone)[0, (done-lead)*c.hop:(until-lead)*c.hop]
         turn = phase(f, c.sample_rate, turn)[1][:, (max(0, until-4)-lead)*c.sub]
         done = until; keep = max(skipped, done-past); z, skipped = z[:,keep-skipped:], keep
         return Clip(x.clamp(-1, 1).cpu().numpy(), c.sample_rate)
@@ -506,3 +510,34 @@ def stream(self:MicroCodec,
         z = p if z is None else torch.cat([z, p], 1)
         if (until := skipped+z.shape[1]-self.ahead) > done: yield out(until)
     if z is not None and skipped+z.shape[1] > done: yield out(skipped+z.shape[1])
+
+# %% ../nbs/05_microcodec.ipynb #37665afe
+@patch
+def timbre(self:MicroCodec,
+    wav:Tensor, # Samples, (N,)
+    bands:int=80, # On the mel scale
+    below:float=20., # Leave out frames that are so many dB softer than the loudest
+)->Tensor: # dB, (bands,)
+    "Mean log power of each band while there is something to hear"
+    c = self.cfg; hop = c.hop//c.sub
+    p = columns(F.pad(wav, (0, -len(wav) % hop))[None], c.n_fft, hop)[0].abs().pow(2)
+    level = p.sum(-1)
+    p = p[level >= level.max()*10**(-below/10)] @ mel_filters(bands, c.n_fft, c.sample_rate).to(wav.device)
+    return 10*p.clamp(min=1e-7).log10().mean(0)
+
+@patch
+def tone(self:MicroCodec,
+    have:Tensor, # Samples of a sound as it is, (N,)
+    want:Tensor, # Timbre it should have, from `timbre`, (bands,)
+    most:float=12., # Raise or lower no band by more than this, dB
+)->Tensor: # Gain of each frequency, (n_fft/2+1,), to be given to `sound` or `stream`
+    "What carries the timbre of a sound into another, at equal loudness"
+    c, bands = self.cfg, len(want)
+    d = want - self.timbre(have, bands)
+    d = (d-d.median()).clamp(-most, most)                                    # the median: a telephone's missing treble moves it little
+    mel = lambda hz: 2595*math.log10(1+hz/700)
+    at = torch.tensor([mel(i*c.sample_rate/c.n_fft) for i in range(c.n_fft//2+1)])/mel(c.sample_rate/2)*(bands+1) - 1     # in bands: the middle of the first is 0
+    i = at.clamp(0, bands-1).to(d.device); lo = i.long().clamp(max=bands-2)
+    gain = 10**(d[lo].lerp(d[lo+1], i-lo)/20)
+    p = columns(F.pad(have, (0, -len(have) % c.hop))[None], c.n_fft, c.hop//c.sub)[0].abs().pow(2).sum(0)
+    return gain*(p.sum()/(p*gain**2).sum().clamp(min=1e-9)).sqrt()

@@ -1,5 +1,5 @@
 "Voice, with models of a few thousand random parameters: what it promises does not depend on how well they speak"
-import io
+import io, json
 from types import SimpleNamespace
 import numpy as np, pytest, soundfile as sf, torch
 from harmonica.ar import AR, ARConfig
@@ -165,6 +165,39 @@ def test_a_voice_of_another_codec_is_refused(voice, me, tmp_path):
     p = me.save(tmp_path/"me.voice")
     other = Voice(tiny_codec(1), voice.ar, voice.nar, voice.tokenizer)
     one_line(lambda: other.like(p), "another codec", me.codec.hash, other.codec.hash)
+
+# -- the timbre of the reference
+
+def apart(codec, a, b):
+    d = codec.timbre(torch.from_numpy(a.samples))-codec.timbre(torch.from_numpy(b.samples))
+    return (d-d.median()).abs().mean().item()
+
+def test_the_packaged_voice_takes_on_the_timbre_of_a_recording(reader):
+    v, clip = Voice.load(device="cpu"), reader.to(24000).tidy()
+    me, plain = v.like(clip), v.like(clip); plain.tone = None
+    words = json.loads(packaged_voice().with_suffix(".json").read_text())["text"]      # the same words, so that timbre is all that differs
+    a, b = me.say(words), plain.say(words)
+    assert len(a) == len(b) and apart(v.codec, a, clip) < .8*apart(v.codec, b, clip)
+    assert abs(20*np.log10(a.samples.std()/b.samples.std())) < 3           # as loud as before
+
+def test_a_tuned_voice_streams_what_it_says(me):
+    assert me.tone is not None and me.tone.shape == (481,)
+    pieces = Clip.join(list(me.stream("Nobody had heard of it before.", chunk=.2, temperature=0)))
+    plain = Voice(me.codec, me.ar, me.nar, me.tokenizer, me.prompt)
+    assert len(pieces) == len(me.say("Nobody had heard of it before.", temperature=0))
+    assert abs(pieces.samples-Clip.join(list(plain.stream("Nobody had heard of it before.", chunk=.2, temperature=0))).samples).max() > 1e-4
+
+def test_a_saved_voice_keeps_its_timbre_and_an_older_file_still_speaks(voice, me, tmp_path):
+    from safetensors import safe_open
+    from safetensors.torch import save_file
+    again = voice.like(me.save(tmp_path/"me.voice"))
+    assert torch.allclose(again.tone, me.tone) and torch.equal(again.timbre, me.timbre)
+    with safe_open(tmp_path/"me.voice", "pt") as f: save_file({"prompt": f.get_tensor("prompt")}, tmp_path/"old.voice", metadata=f.metadata())
+    old = voice.like(tmp_path/"old.voice")
+    assert old.tone is None and len(old.say("Hi.")) == len(me.say("Hi."))
+
+def test_a_prompt_of_one_frame_is_not_tuned(voice, me):
+    assert Voice(me.codec, me.ar, me.nar, me.tokenizer, me.prompt[:,:1], timbre=me.timbre).tone is None
 
 # -- mistakes
 

@@ -57,6 +57,27 @@ def test_a_stream_of_few_books_and_of_few_frames(codec, codes):
     for c in (codes[:2], codes[:,:3]):
         assert abs(Clip.join(list(codec.stream(c.split(2, 1)))).samples - codec.decode(c).samples).max() < 1e-4
 
+def test_tone_carries_one_timbre_into_another_at_equal_loudness(codec):
+    g = torch.Generator().manual_seed(0); x = torch.randn(24000, generator=g)*.1
+    X = torch.fft.rfft(x); dull = torch.fft.irfft(X*torch.linspace(1, .3, len(X)), len(x))
+    gain = codec.tone(x, codec.timbre(dull))
+    db = 20*gain.log10(); assert db.shape == (481,)
+    assert 6 < db[20]-db[460] < 12 and (db[100:-20:40].diff() < 0).all()          # it falls as the filter does: 10 dB
+    assert abs(20*math.log10(torch.fft.irfft(X*torch.nn.functional.interpolate(gain[None,None], len(X))[0,0], len(x)).std()/x.std())) < 1
+    assert torch.allclose(codec.tone(x, codec.timbre(x)), torch.ones(481), atol=1e-4)
+
+def test_no_band_is_raised_or_lowered_by_more_than_allowed(codec):
+    x = torch.randn(24000, generator=torch.Generator().manual_seed(0))*.1
+    X = torch.fft.rfft(x); X[len(X)//2:] *= 1e-4
+    db = 20*codec.tone(x, codec.timbre(torch.fft.irfft(X, len(x))), most=6.).log10()
+    assert 6 < db.max()-db.min() <= 12.01
+
+def test_a_stream_with_a_tone_is_the_whole_with_it(codec, codes):
+    tone = torch.linspace(2, .2, 481)
+    whole = codec.sound(codec.rvq.decode(codes[None]), tone)[0].detach().clamp(-1, 1).numpy()
+    assert abs(Clip.join(list(codec.stream(codes.split(9, 1), tone))).samples-whole).max() < 1e-4
+    assert abs(whole-codec.decode(codes).samples).max() > .01
+
 def test_the_decoder_keeps_the_pitch(codec, codes):
     a = find_pitch(torch.from_numpy(Clip.load(packaged_voice()).to(24000).cut(0, 4).samples)[None])
     b = find_pitch(torch.from_numpy(codec.decode(codes).samples)[None])[:,:a.shape[1]]
