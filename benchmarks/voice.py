@@ -2,7 +2,7 @@
 """What the packaged voice needs, and what it can't do, measured.
 
     voice.py prompts   ITEMS [--asr FOLDER]     likeness and word errors by the length of the prompt: 1, 2, 3, 5 and 10 s
-    voice.py ablations ITEMS [--asr FOLDER]     without prompt, without speaker vector, without durations
+    voice.py ablations ITEMS [--asr FOLDER]     without prompt, without speaker vector, without durations, without tuning
     voice.py books     ITEMS [--asr FOLDER]     how many books the NAR should fill
     voice.py draws     ITEMS [--asr FOLDER]     temperatures
     voice.py guidance  ITEMS [--asr FOLDER]     how far the NAR should go towards the prompt's voice
@@ -19,7 +19,7 @@ from pathlib import Path
 import torch
 from harmonica import Clip, Voice
 from harmonica.checkpoint import load_model, packaged_weights
-from harmonica.codec import packaged_voice
+from harmonica.codec import packaged_voice, reference as best_part
 from harmonica.eval import evaluate, read_rows
 from harmonica.microcodec import MelLoss
 from harmonica.text import normalize
@@ -36,32 +36,39 @@ def save(path, found): path.write_text("{\n" + ",\n".join(f"{json.dumps(k)}: {js
 
 class Speaker:
     "A Voice with some of its habits changed, as `evaluate` wants it"
-    def __init__(self, voice, before=lambda v: v, **how): self.voice, self.before, self.how = voice, before, how
-    def say(self, text, reference=None, reference_text=None, seed=0, **kw): return self.before(self.voice.like(reference)).say(text, seed=seed, **{**self.how, **kw})
+    def __init__(self, voice, before=lambda v, reference: v, **how): self.voice, self.before, self.how = voice, before, how
+    def say(self, text, reference=None, reference_text=None, seed=0, **kw):
+        v = self.voice.like(reference)
+        return self.before(v, reference).say(text, seed=seed, **{**self.how, **kw})
 
-def mute_speaker(v):
+def mute_speaker(v, reference=None):
     "The speaker vector of nobody"
     for m in (v.ar, v.nar): m.speaker.forward = lambda prompt, n=None, s=m.speaker: s.nobody.expand(len(prompt), -1)
     return v
 
-def no_prompt(v): v.prompt = v.prompt[:,:0]; return v
+def no_prompt(v, reference=None): v.prompt = v.prompt[:,:0]; return v.tune()
 
-def no_durations(v):
+def no_tuning(v, reference=None): v.scale, v.shift, v.tone = 1., 0., None; return v
+
+def no_durations(v, reference=None):
     "Every symbol takes equally long"
     inner = v.ar.length.predict
     v.ar.length.predict.forward = lambda x, n, s, f=type(inner).forward: (lambda d: (d>0)*d.sum(1, keepdim=True)/(d>0).sum(1, keepdim=True))(f(inner, x, n, s))
     return v
 
 def seconds(n):
-    def cut(v): v.prompt = v.prompt[:,:v.codec.frames(n)]; return v
+    def cut(v, reference):
+        heard = best_part(reference, v.prompt_seconds, v.codec.sample_rate)[0]
+        v.prompt, v.timbre = v.prompt[:,:v.codec.frames(n)], v.codec.timbre(torch.from_numpy(heard.cut(0, n).samples))
+        return v.tune()
     return cut
 
 def books(n):
-    def few(v): v.n_books = n; return v
+    def few(v, reference): v.n_books = n; return v
     return few
 
 def bold(g):
-    def how(v): v.guidance = g; return v
+    def how(v, reference): v.guidance = g; return v.tune()
     return how
 
 def pairs(rows):
@@ -149,7 +156,7 @@ def main():
     if a.kind == "first": Path(a.out, "first.json").write_text(json.dumps(first(items), indent=1)); return
     variants = dict(hard=lambda: {"hard": Speaker(Voice.load())},
         prompts=lambda: {f"{n:g} s": Speaker(Voice.load(), seconds(n)) for n in (1,2,3,5,10)},
-        ablations=lambda: {"whole": Speaker(Voice.load()), "no prompt, no speaker vector": Speaker(Voice.load(), no_prompt), "no speaker vector": Speaker(Voice.load(), mute_speaker), "equal durations": Speaker(Voice.load(), no_durations)},
+        ablations=lambda: {"whole": Speaker(Voice.load()), "no prompt, no speaker vector": Speaker(Voice.load(), no_prompt), "no speaker vector": Speaker(Voice.load(), mute_speaker), "equal durations": Speaker(Voice.load(), no_durations), "not tuned": Speaker(Voice.load(), no_tuning)},
         books=lambda: {f"{n} books": Speaker(Voice.load(), books(n)) for n in (1,2,3,4,6,8)},
         guidance=lambda: {f"guidance {g:g}": Speaker(Voice.load(), bold(g)) for g in (1., 1.5, 2., 3.)},
         draws=lambda: {f"temperature {t:g}": Speaker(Voice.load(), temperature=t) for t in (0., .3, .5, .8)})[a.kind]()

@@ -257,7 +257,7 @@ def _score(row, clip, J, gibberish=False):
         it["heard"] = "" if silent else J.ear(clip); it.update(words(text, it["heard"]))
         if original is not None: it["heard_original"] = J.ear(original); it["word_edits_original"] = words(text, it["heard_original"])["word_edits"]
     it["failures"] = judge(sy, text, it.get("cer") if gibberish else None); it["symptoms"] = sy
-    if text is not None: it["lost"] = bool((it.get("wer") or 0) > .5 or any(it["failures"][k] for k in ("silence", "cut_short", "endless")))
+    if text is not None: it["lost"] = bool((it.get("wer") or 0) > .5 or any(it["failures"][k] for k in ("silence", "endless")) or it["failures"]["cut_short"] and it.get("wer") != 0)   # where every word was heard, none was cut off
     if original is None and truth is not None and _same_take(clip, truth): original = truth
     span = lambda c: (lambda on: (on[-1] - on[0] + 1)/100 if len(on) else 0.)(np.flatnonzero(heard_in(c)))
     if truth is not None and span(truth): it["length_error"] = round(span(clip)/span(truth) - 1, 4)

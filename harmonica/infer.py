@@ -46,8 +46,8 @@ class Voice:
         said = getattr(nar, "info", {})
         self.n_books, self.guidance = said.get("n_books"), said.get("guidance", 1.)   # as many books as the NAR fills well (default: all), and how bold it is in the prompt's voice
         self._agree()
-        self.timbre, self.tone = timbre, None
-        if timbre is not None: self.tune()
+        self.timbre = timbre
+        self.tune()
 
     @property
     def device(self): return next(self.ar.parameters()).device
@@ -102,21 +102,24 @@ def like(self:Voice,
 @patch
 def _ready(self:Voice)->Voice:
     "This voice, or the packaged one if it has heard nobody yet"
-    if self.prompt is None: me = self.like(packaged_voice()); self.prompt, self.timbre, self.tone = me.prompt, me.timbre, me.tone
+    if self.prompt is None: me = self.like(packaged_voice()); self.prompt, self.timbre, self.scale, self.shift, self.tone = me.prompt, me.timbre, me.scale, me.shift, me.tone
     return self
 
 # %% ../nbs/60_infer.ipynb #bb575fb7
 @patch
 @torch.no_grad()
 def tune(self:Voice)->Voice: # This voice
-    "Find the gains that give what is said the timbre of the reference"
-    self.tone, half = None, self.prompt.shape[1]//2
-    if self.timbre is None or not half: return self
-    parts, told = (self.prompt[:,:half], self.prompt[:,half:]), []
-    for one,other in (parts, parts[::-1]):
-        z = self.nar.generate([0], one[0], other, n_q=self.n_books, vectors=self.codec.rvq.books, guidance=self.guidance)[1]   # a single padding: no text is known
-        told.append(self.codec.sound(z[None])[0])
-    self.tone = self.codec.tone(torch.cat(told), self.timbre.to(self.device))
+    "Find what carries the NAR's vectors to the prompt's own in mean and spread, and the gains that give the sound its timbre"
+    self.scale, self.shift, self.tone = 1., 0., None
+    half = 0 if self.prompt is None or not hasattr(self.codec, "sound") else self.prompt.shape[1]//2
+    if half < 5: return self                                # a tenth of a second says little
+    parts, books = (self.prompt[:,:half], self.prompt[:,half:]), self.codec.rvq.books
+    told = torch.cat([self.nar.generate([0], one[0], other, n_q=self.n_books, vectors=books, guidance=self.guidance)[1]   # a single padding: no text is known
+        for one,other in (parts, parts[::-1])])
+    true = sum(e[c] for e,c in zip(books, self.prompt.to(self.device)))
+    self.scale = (true.std(0)/told.std(0).clamp(min=1e-6)).clamp(.8, 1.5).sqrt()      # half way: the more spread, the livelier and the less sure the words
+    self.shift = true.mean(0) - told.mean(0)*self.scale
+    if self.timbre is not None: self.tone = self.codec.tone(self.codec.sound((told*self.scale+self.shift)[None])[0], self.timbre.to(self.device))
     return self
 
 # %% ../nbs/60_infer.ipynb #475f66aa
@@ -169,7 +172,7 @@ def books(self:Voice,
     if when is None: when = self.ar.plan(text, self.prompt, prompt_text_len=len(self.known()), speed=speed, **how)
     entries = self.codec.rvq.books if hasattr(self.codec, "sound") else None
     out = self.nar.generate(text, first, self.prompt, durations=when, n_q=self.n_books, known=known, vectors=entries, guidance=self.guidance, **how)
-    return (out.cpu(), out.cpu()) if entries is None else (out[0].cpu(), out[1])
+    return (out.cpu(), out.cpu()) if entries is None else (out[0].cpu(), out[1]*self.scale+self.shift)
 
 @patch
 @torch.no_grad()

@@ -20,6 +20,10 @@ def said(): return json.loads(packaged_voice().with_suffix(".json").read_text())
 def test_same_words(a, b): assert words(a, b)["wer"] == 0, (spoken(a), spoken(b))
 
 @need("jiwer")
+@pytest.mark.parametrize("a,b,edits", [("NASA AND THE FBI", "NASA and the FBI", 0), ("NASA AND THE FBI", "NASA and the CIA", 1), ("Call 555-0199 at 9:30.", "Call 5550199 at 930", 0), ("Call 555-0199 at 9:30.", "Call 5550199 at 931", 1), ("3,407 people", "3,400 and 7 people", 0), ("It was 7:45.", "It was quarter to 8.", 3)])
+def test_numbers_and_capitals_are_compared_as_they_sound(a, b, edits): assert words(a, b)["word_edits"] == edits
+
+@need("jiwer")
 def test_words_agree_with_jiwer():
     import jiwer
     rng, vocab = np.random.default_rng(0), "the cat sat on a mat while rain fell over hills".split()
@@ -186,7 +190,9 @@ def test_first_sound(reader):
 def test_sentences_lost(reader, said):
     rep = evaluate([dict(id="ok", wav=reader, text=said), dict(id="cut", wav=spoil(reader, "cut_short", .3), text=said), dict(id="harsh", wav=spoil(reader, "clipping", .01), text=said), dict(id="gone", wav="nowhere.wav", text=said), dict(id="mute", wav=Clip(np.zeros(9000)), text=said)], scores="", progress=False)
     assert {it["id"]: it["lost"] for it in rep.items} == dict(ok=False, cut=True, harsh=False, gone=True, mute=True) and "sentences lost: 3 of 5" in repr(rep)
-    if have("jiwer"): assert evaluate([dict(wav=reader, text=said)], asr=lambda c: "no", scores="", progress=False).items[0]["lost"]
+    if have("jiwer"):
+        lost = lambda heard, kind: evaluate([dict(wav=spoil(reader, kind, .3 if kind == "cut_short" else 3), text=said)], asr=lambda c: heard, scores="", progress=False).items[0]["lost"]
+        assert lost("no", "noise") and lost(said, "endless") and lost(said.rsplit(" ", 1)[0], "cut_short") and not lost(said, "cut_short")   # who hears all the words has missed none
 
 KILLED = """
 import sys, time
