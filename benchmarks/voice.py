@@ -6,9 +6,10 @@
     voice.py books     ITEMS [--asr FOLDER]     how many books the NAR should fill
     voice.py draws     ITEMS [--asr FOLDER]     temperatures
     voice.py guidance  ITEMS [--asr FOLDER]     how far the NAR should go towards the prompt's voice
+    voice.py tuning    ITEMS [--asr FOLDER]     what each correction that a voice learns from its prompt is worth
     voice.py means     ITEMS                    recordings (rows with wav, text, speaker) repainted by the NAR from their true book 0: likeliest codes, mean vectors book by book, all in one stroke
     voice.py ladder    ITEMS [--asr FOLDER]     recordings (rows as for means) with ever more of them replaced by what the models make: where are words, voice and quality lost?
-    voice.py first     ITEMS                    time to the first sound when streaming in chunks, and to whole sentences (wants a machine that does nothing else)
+    voice.py first     ITEMS                    time to the first sound when streaming in chunks, to whole sentences, and to know a new voice (wants a machine that does nothing else)
     voice.py hard      [--reference me.wav] --asr FOLDER     the forty sentences of hard.txt: which are lost?
 
 ITEMS is a .jsonl with text and prompt in each row. A table on the screen, and its figures (value, and bounds of 95%) as KIND.json in the folder --out.
@@ -48,13 +49,14 @@ def mute_speaker(v, reference=None):
 
 def no_prompt(v, reference=None): v.prompt = v.prompt[:,:0]; return v.tune()
 
-def no_tuning(v, reference=None): v.scale, v.shift, v.tone = 1., 0., None; return v
-
 def no_durations(v, reference=None):
     "Every symbol takes equally long"
     inner = v.ar.length.predict
     v.ar.length.predict.forward = lambda x, n, s, f=type(inner).forward: (lambda d: (d>0)*d.sum(1, keepdim=True)/(d>0).sum(1, keepdim=True))(f(inner, x, n, s))
     return v
+
+def tuned(**how): return lambda v, reference: v.tune(**how)
+no_tuning = tuned(mean=False, spread=0., tone=False)
 
 def seconds(n):
     def cut(v, reference):
@@ -121,8 +123,10 @@ def ladder(rows):
 
 def first(rows, chunks=(.1, .2, .3, None)):
     "Milliseconds until there is sound, of sentences of a voice that is known already; and whether the rest comes in time"
-    voices, table = [Voice.load().like(r["prompt"]) for r in rows], {}
-    next(voices[0].stream(rows[0]["text"], chunk=.2))                       # everything is loaded now
+    voice, voices, hearing, table = Voice.load(), [], [], {}
+    voice.like(rows[0]["prompt"])                                           # everything is loaded now
+    for r in rows: t = time.perf_counter(); voices.append(voice.like(r["prompt"])); hearing.append(time.perf_counter()-t)
+    next(voices[0].stream(rows[0]["text"], chunk=.2))
     for chunk in chunks:
         waits, gaps, rtf = [], 0, []
         for v,r in zip(voices, rows):
@@ -134,12 +138,13 @@ def first(rows, chunks=(.1, .2, .3, None)):
                 heard += c.seconds
             rtf.append(now/heard)
         table["whole sentences" if chunk is None else f"chunk {chunk:g} s"] = dict(first_ms=round(1000*statistics.median(waits)), worst_ms=round(1000*max(waits)), gaps=gaps, real_time_factor=round(statistics.median(rtf), 3), sentences=len(rows), threads=torch.get_num_threads())
+    table["a new voice"] = dict(median_ms=round(1000*statistics.median(hearing)), worst_ms=round(1000*max(hearing)))
     for k,v in table.items(): print(f"{k:16}", *(f"{n} {x}" for n,x in v.items()), sep="  ")
     return table
 
 def main():
     p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    p.add_argument("kind", choices=("prompts", "ablations", "books", "draws", "guidance", "means", "ladder", "first", "hard")); p.add_argument("items", nargs="?")
+    p.add_argument("kind", choices=("prompts", "ablations", "books", "draws", "guidance", "tuning", "means", "ladder", "first", "hard")); p.add_argument("items", nargs="?")
     p.add_argument("--asr", help="folder of a Whisper model, or its name"); p.add_argument("--limit", type=int, default=40); p.add_argument("--reference", default=str(packaged_voice()))
     p.add_argument("--out", default="."); p.add_argument("--scores", default="ge2e,dvec")
     a = p.parse_args()
@@ -159,6 +164,7 @@ def main():
         ablations=lambda: {"whole": Speaker(Voice.load()), "no prompt, no speaker vector": Speaker(Voice.load(), no_prompt), "no speaker vector": Speaker(Voice.load(), mute_speaker), "equal durations": Speaker(Voice.load(), no_durations), "not tuned": Speaker(Voice.load(), no_tuning)},
         books=lambda: {f"{n} books": Speaker(Voice.load(), books(n)) for n in (1,2,3,4,6,8)},
         guidance=lambda: {f"guidance {g:g}": Speaker(Voice.load(), bold(g)) for g in (1., 1.5, 2., 3.)},
+        tuning=lambda: {k: Speaker(Voice.load(), tuned(**how)) for k,how in {"not tuned": dict(mean=False, spread=0., tone=False), "gains": dict(mean=False, spread=0.), "mean, gains": dict(spread=0.), "mean, half the spread, gains": {}, "mean, spread, gains": dict(spread=1.)}.items()},
         draws=lambda: {f"temperature {t:g}": Speaker(Voice.load(), temperature=t) for t in (0., .3, .5, .8)})[a.kind]()
     for name,voice in variants.items():
         rep = evaluate(items, voice, asr=a.asr, scores=a.scores, progress=False)

@@ -108,7 +108,11 @@ def _ready(self:Voice)->Voice:
 # %% ../nbs/60_infer.ipynb #bb575fb7
 @patch
 @torch.no_grad()
-def tune(self:Voice)->Voice: # This voice
+def tune(self:Voice,
+    mean:bool=True, # Give the vectors the mean of the prompt's own?
+    spread:float=.5, # How far to go towards their spread, 0 to 1: the more, the livelier and the less sure the words
+    tone:bool=True, # Give the sound the timbre of the reference, where that is known?
+)->Voice: # This voice
     "Find what carries the NAR's vectors to the prompt's own in mean and spread, and the gains that give the sound its timbre"
     self.scale, self.shift, self.tone = 1., 0., None
     half = 0 if self.prompt is None or not hasattr(self.codec, "sound") else self.prompt.shape[1]//2
@@ -117,9 +121,9 @@ def tune(self:Voice)->Voice: # This voice
     told = torch.cat([self.nar.generate([0], one[0], other, n_q=self.n_books, vectors=books, guidance=self.guidance)[1]   # a single padding: no text is known
         for one,other in (parts, parts[::-1])])
     true = sum(e[c] for e,c in zip(books, self.prompt.to(self.device)))
-    self.scale = (true.std(0)/told.std(0).clamp(min=1e-6)).clamp(.8, 1.5).sqrt()      # half way: the more spread, the livelier and the less sure the words
-    self.shift = true.mean(0) - told.mean(0)*self.scale
-    if self.timbre is not None: self.tone = self.codec.tone(self.codec.sound((told*self.scale+self.shift)[None])[0], self.timbre.to(self.device))
+    self.scale = (true.std(0)/told.std(0).clamp(min=1e-6)).clamp(.8, 1.5)**spread
+    self.shift = (true if mean else told).mean(0) - told.mean(0)*self.scale
+    if tone and self.timbre is not None: self.tone = self.codec.tone(self.codec.sound((told*self.scale+self.shift)[None])[0], self.timbre.to(self.device))
     return self
 
 # %% ../nbs/60_infer.ipynb #475f66aa
