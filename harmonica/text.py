@@ -364,6 +364,7 @@ def _symbols(kind, text):
     else:
         spelled = re.sub(r"\b[A-Z](?: [A-Z]\b)+(\.?)", lambda m: m[0].replace(" ", ".")[:len(m[0])-len(m[1])] + m[1].replace(".", " ."), text)  # "F B I" is one word with one stress
         s = _g2p()(spelled, normalize_text=False).translate(_alike)
+        s = re.sub(r"(?<!\S)ɐ(?=\s*(?:[.,?!;:]|$))", "ˈA", s)             # no article without a word behind it: "plan A" ends in a letter
     s = "".join(c for c in s if c in _tables[kind][1:])
     return re.sub(r" +", " ", re.sub(r" (?=[.,?!;:])", "", s)).strip()
 

@@ -434,3 +434,6 @@ def test_quick():
 
 def test_fold_and_roman():
     assert fold("“É”…") == '"E"...' and roman("MCMXCIV") == 1994
+
+@pytest.mark.parametrize("text,said", [("A", "ˈA"), ("Plan A", "plˈæn ˈA"), ("Grade A!", "ɡɹˈAd ˈA!"), ("a, b", "ˈA, bˈi"), ("a cat", "ɐ kˈæt")])
+def test_a_letter_is_no_article(text, said): assert Tokenizer("phonemes").symbols(text) == said
