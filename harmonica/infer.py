@@ -46,8 +46,8 @@ class Voice:
         said = getattr(nar, "info", {})
         self.n_books, self.guidance = said.get("n_books"), said.get("guidance", 1.)   # as many books as the NAR fills well (default: all), and how bold it is in the prompt's voice
         self._agree()
-        self.timbre = timbre
-        self.tune()
+        self.timbre, self.scale, self.shift, self.tone = timbre, 1., 0., None
+        if self.prompt is not None: self.tune()
 
     @property
     def device(self): return next(self.ar.parameters()).device
