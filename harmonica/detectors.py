@@ -6,8 +6,8 @@ Docs: https://harmonica-tts.github.io/harmonica/detectors.html.md"""
 
 # %% auto #0
 __all__ = ['NATURAL', 'LIMITS', 'KINDS', 'DOSES', 'STATED', 'spoil', 'natural', 'heard_in', 'silence', 'clipping', 'bands',
-           'noise', 'looping', 'repeats', 'sounds', 'spoken_letters', 'usual', 'pace', 'ending', 'spoken',
-           'figure_by_figure', 'words', 'symptoms', 'failures', 'judge']
+           'noise', 'looping', 'repeats', 'sounds', 'spoken_letters', 'usual', 'pace', 'ending', 'spoken', 'words',
+           'symptoms', 'failures', 'judge']
 
 # %% ../nbs/68_detectors.ipynb #3b7f39e0
 import importlib.util, json, math, re
@@ -260,9 +260,7 @@ def spoken(
         except ValueError: return ""
     return " ".join("".join(c for c in w if c.isalnum() or c == "'").strip("'") for w in text.lower().replace("-", " ").replace("–", " ").split()).strip()
 
-def figure_by_figure(
-    text:str,
-)->str: # The same with every figure on its own
+def _figure_by_figure(text):
     "Numbers as rows of figures: 9:30 becomes 9 3 0"
     return re.sub(r"\d", r" \g<0> ", re.sub(r"(?<=\d)[\s:.,/-]+(?=\d)", "", text))
 
@@ -273,12 +271,12 @@ def words(
     "Word and character errors"
     _need("jiwer", "counting word errors")
     import jiwer
-    if not any(c.islower() for c in text): heard = heard.upper()          # a text all in capitals is read as one
+    if text.isupper(): heard = heard.upper()          # a text all in capitals is read as one
     a, b = " ".join(spoken(text).split()), " ".join(spoken(heard).split())
     if not a: return dict(words=0, word_edits=len(b.split()), chars=0, char_edits=len(b), wer=None, cer=None)
     edits = lambda o: o.substitutions + o.deletions + o.insertions
     if any(c.isdigit() for c in text) and any(c.isdigit() for c in heard): # was it 555-0199 or 5,550,199? The sound is the same, so is the row of figures
-        a, b = min((a, b), tuple(" ".join(spoken(figure_by_figure(x)).split()) for x in (text, heard)), key=lambda p: edits(jiwer.process_words(*p)))
+        a, b = min((a, b), tuple(" ".join(spoken(_figure_by_figure(x)).split()) for x in (text, heard)), key=lambda p: edits(jiwer.process_words(*p)))
     w, c = jiwer.process_words(a, b), jiwer.process_characters(a, b)
     return dict(words=len(a.split()), word_edits=edits(w), chars=len(a), char_edits=edits(c), wer=w.wer, cer=c.cer)
 
