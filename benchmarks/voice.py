@@ -42,21 +42,21 @@ class Speaker:
         v = self.voice.like(reference)
         return self.before(v, reference).say(text, seed=seed, **{**self.how, **kw})
 
-def mute_speaker(v, reference=None):
+def mute_speaker(v, reference):
     "The speaker vector of nobody"
     for m in (v.ar, v.nar): m.speaker.forward = lambda prompt, n=None, s=m.speaker: s.nobody.expand(len(prompt), -1)
     return v
 
-def no_prompt(v, reference=None): v.prompt = v.prompt[:,:0]; return v.tune()
+def no_prompt(v, reference): v.prompt = v.prompt[:,:0]; return v.tune()
 
-def no_durations(v, reference=None):
+def no_durations(v, reference):
     "Every symbol takes equally long"
     inner = v.ar.length.predict
     v.ar.length.predict.forward = lambda x, n, s, f=type(inner).forward: (lambda d: (d>0)*d.sum(1, keepdim=True)/(d>0).sum(1, keepdim=True))(f(inner, x, n, s))
     return v
 
 def tuned(**how): return lambda v, reference: v.tune(**how)
-no_tuning = tuned(mean=False, spread=0., tone=False)
+UNTUNED = dict(mean=False, spread=0., tone=False)
 
 def seconds(n):
     def cut(v, reference):
@@ -161,10 +161,10 @@ def main():
     if a.kind == "first": Path(a.out, "first.json").write_text(json.dumps(first(items), indent=1)); return
     variants = dict(hard=lambda: {"hard": Speaker(Voice.load())},
         prompts=lambda: {f"{n:g} s": Speaker(Voice.load(), seconds(n)) for n in (1,2,3,5,10)},
-        ablations=lambda: {"whole": Speaker(Voice.load()), "no prompt, no speaker vector": Speaker(Voice.load(), no_prompt), "no speaker vector": Speaker(Voice.load(), mute_speaker), "equal durations": Speaker(Voice.load(), no_durations), "not tuned": Speaker(Voice.load(), no_tuning)},
+        ablations=lambda: {"whole": Speaker(Voice.load()), "no prompt, no speaker vector": Speaker(Voice.load(), no_prompt), "no speaker vector": Speaker(Voice.load(), mute_speaker), "equal durations": Speaker(Voice.load(), no_durations), "not tuned": Speaker(Voice.load(), tuned(**UNTUNED))},
         books=lambda: {f"{n} books": Speaker(Voice.load(), books(n)) for n in (1,2,3,4,6,8)},
         guidance=lambda: {f"guidance {g:g}": Speaker(Voice.load(), bold(g)) for g in (1., 1.5, 2., 3.)},
-        tuning=lambda: {k: Speaker(Voice.load(), tuned(**how)) for k,how in {"not tuned": dict(mean=False, spread=0., tone=False), "gains": dict(mean=False, spread=0.), "mean, gains": dict(spread=0.), "mean, half the spread, gains": {}, "mean, spread, gains": dict(spread=1.)}.items()},
+        tuning=lambda: {k: Speaker(Voice.load(), tuned(**how)) for k,how in {"not tuned": UNTUNED, "gains": dict(mean=False, spread=0.), "mean, gains": dict(spread=0.), "mean, half the spread, gains": {}, "mean, spread, gains": dict(spread=1.)}.items()},
         draws=lambda: {f"temperature {t:g}": Speaker(Voice.load(), temperature=t) for t in (0., .3, .5, .8)})[a.kind]()
     for name,voice in variants.items():
         rep = evaluate(items, voice, asr=a.asr, scores=a.scores, progress=False)

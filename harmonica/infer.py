@@ -120,7 +120,7 @@ def tune(self:Voice,
     parts, books = (self.prompt[:,:half], self.prompt[:,half:]), self.codec.rvq.books
     told = torch.cat([self.nar.generate([0], one[0], other, n_q=self.n_books, vectors=books, guidance=self.guidance)[1]   # a single padding: no text is known
         for one,other in (parts, parts[::-1])])
-    true = sum(e[c] for e,c in zip(books, self.prompt.to(self.device)))
+    true = self.codec.rvq.decode(self.prompt[None].to(self.device))[0]
     self.scale = (true.std(0)/told.std(0).clamp(min=1e-6)).clamp(.8, 1.5)**spread
     self.shift = (true if mean else told).mean(0) - told.mean(0)*self.scale
     if tone and self.timbre is not None: self.tone = self.codec.tone(self.codec.sound((told*self.scale+self.shift)[None])[0], self.timbre.to(self.device))
@@ -276,7 +276,7 @@ def _parts(self:Voice, sentence, generator, how, chunk):
     "(clip, is it the first of the sentence, is it the last)"
     if chunk is None: yield self.decode(self.books(sentence, self.book0(sentence, generator, **how), how["speed"])[1]), True, True; return
     held, first, keep = [], True, round(.02*self.codec.sample_rate)      # keep back what may have to be faded out, and no more
-    for clip in self.codec.stream(self._live(sentence, generator, how, self.codec.frames(chunk)), **({} if self.tone is None else dict(tone=self.tone))):
+    for clip in self.codec.stream(self._live(sentence, generator, how, self.codec.frames(chunk)), self.tone):
         clip = Clip.join([*held, clip]); held = [Clip(clip.samples[-keep:], clip.rate)]
         if len(clip) > keep: yield Clip(clip.samples[:-keep], clip.rate), first, False; first = False
     if held: yield *held, first, True

@@ -6,7 +6,7 @@ Docs: https://harmonica-tts.github.io/harmonica/microcodec.html.md"""
 
 # %% auto #0
 __all__ = ['LOW', 'HIGH', 'phone_classes', 'MicroCodecConfig', 'columns', 'ConvBlock', 'MicroCodec', 'find_pitch', 'hold',
-           'glide', 'phase', 'pulses', 'overlap_add', 'mel_filters', 'MelLoss', 'AudioBatch', 'phone_class',
+           'glide', 'phase', 'pulses', 'overlap_add', 'to_mel', 'mel_filters', 'MelLoss', 'AudioBatch', 'phone_class',
            'frame_phones', 'prepare_audio', 'AudioCrops']
 
 # %% ../nbs/05_microcodec.ipynb #015fc8c2
@@ -248,14 +248,20 @@ def code_weights(self:MicroCodec)->dict:
     return {k: v for k,v in self.state_dict().items() if k.startswith(("ear.", "enc.", "to_code.", "rvq.books"))}
 
 # %% ../nbs/05_microcodec.ipynb #5c426537
+def to_mel(
+    hz, # A number or an array
+): # The same on the mel scale
+    "The mel scale: 2595 log10(1+f/700)"
+    return 2595*np.log10(1+hz/700)
+
 def mel_filters(
     n_mels:int, # Bands
     n_fft:int, # Window, samples
     rate:int, # Samples a second
 )->Tensor: # (n_fft/2+1,n_mels)
-    "Triangles on the mel scale (2595 log10(1+f/700)), each of area one"
+    "Triangles on the mel scale, each of area one"
     hz = lambda m: 700*(10**(m/2595)-1)
-    edges = hz(np.linspace(0, 2595*np.log10(1+rate/2/700), n_mels+2))
+    edges = hz(np.linspace(0, to_mel(rate/2), n_mels+2))
     f = np.linspace(0, rate/2, n_fft//2+1)[:,None]
     up, down = (f-edges[:-2])/(edges[1:-1]-edges[:-2]), (edges[2:]-f)/(edges[2:]-edges[1:-1])
     return torch.from_numpy((np.maximum(0, np.minimum(up, down))).astype(np.float32))
@@ -513,16 +519,22 @@ def stream(self:MicroCodec,
 
 # %% ../nbs/05_microcodec.ipynb #37665afe
 @patch
+def power(self:MicroCodec,
+    wav:Tensor, # Samples, (N,)
+)->Tensor: # Columns, (K,n_fft/2+1)
+    "How much there is of each frequency, column by column"
+    c = self.cfg; hop = c.hop//c.sub
+    return columns(F.pad(wav, (0, -len(wav) % hop))[None], c.n_fft, hop)[0].abs().pow(2)
+
+@patch
 def timbre(self:MicroCodec,
     wav:Tensor, # Samples, (N,)
     bands:int=80, # On the mel scale
     below:float=20., # Leave out frames that are so many dB softer than the loudest
 )->Tensor: # dB, (bands,)
     "Mean log power of each band while there is something to hear"
-    c = self.cfg; hop = c.hop//c.sub
-    p = columns(F.pad(wav, (0, -len(wav) % hop))[None], c.n_fft, hop)[0].abs().pow(2)
-    level = p.sum(-1)
-    p = p[level >= level.max()*10**(-below/10)] @ mel_filters(bands, c.n_fft, c.sample_rate).to(wav.device)
+    p = self.power(wav); level = p.sum(-1)
+    p = p[level >= level.max()*10**(-below/10)] @ mel_filters(bands, self.cfg.n_fft, self.cfg.sample_rate).to(wav.device)
     return 10*p.clamp(min=1e-7).log10().mean(0)
 
 @patch
@@ -535,9 +547,8 @@ def tone(self:MicroCodec,
     c, bands = self.cfg, len(want)
     d = want - self.timbre(have, bands)
     d = (d-d.median()).clamp(-most, most)                                    # the median: a telephone's missing treble moves it little
-    mel = lambda hz: 2595*math.log10(1+hz/700)
-    at = torch.tensor([mel(i*c.sample_rate/c.n_fft) for i in range(c.n_fft//2+1)])/mel(c.sample_rate/2)*(bands+1) - 1     # in bands: the middle of the first is 0
-    i = at.clamp(0, bands-1).to(d.device); lo = i.long().clamp(max=bands-2)
+    at = to_mel(np.linspace(0, c.sample_rate/2, c.n_fft//2+1))/to_mel(c.sample_rate/2)*(bands+1) - 1     # in bands: the middle of the first is 0
+    i = torch.from_numpy(at.clip(0, bands-1)).to(d); lo = i.long().clamp(max=bands-2)
     gain = 10**(d[lo].lerp(d[lo+1], i-lo)/20)
-    p = columns(F.pad(have, (0, -len(have) % c.hop))[None], c.n_fft, c.hop//c.sub)[0].abs().pow(2).sum(0)
+    p = self.power(have).sum(0)
     return gain*(p.sum()/(p*gain**2).sum().clamp(min=1e-9)).sqrt()

@@ -172,7 +172,7 @@ def apart(codec, a, b):
     d = codec.timbre(torch.from_numpy(a.samples))-codec.timbre(torch.from_numpy(b.samples))
     return (d-d.median()).abs().mean().item()
 
-def test_a_tuned_voice_streams_what_it_says(me):
+def test_tuning_reaches_the_stream(me):
     assert me.tone is not None and me.tone.shape == (481,)
     pieces = Clip.join(list(me.stream("Nobody had heard of it before.", chunk=.2, temperature=0)))
     plain = Voice(me.codec, me.ar, me.nar, me.tokenizer, me.prompt)      # the recording is not known, only its codes
