@@ -94,7 +94,10 @@ def model_meta(path)->dict: # kind, config, info
         with safe_open(path, "pt") as f: meta = f.metadata() or {}
     except Exception as e: raise ValueError(f"{path} can't be read as safetensors ({e}): give a file written by save_model or harmonica-train") from e
     if "kind" not in meta: raise ValueError(f"{path} holds tensors but not a Harmonica model: give a file written by save_model or harmonica-train")
-    return dict(kind=meta["kind"], config=json.loads(meta["config"]), info=json.loads(meta["info"]))
+    try: config, info = (json.loads(meta[k]) for k in ("config", "info"))
+    except (KeyError, ValueError): config = info = None
+    if not (isinstance(config, dict) and isinstance(info, dict)): raise ValueError(f"{path} does not say how its model is built (config, info): give a file written by save_model or harmonica-train")
+    return dict(kind=meta["kind"], config=config, info=info)
 
 # %% ../nbs/45_checkpoint.ipynb #b70c8fcf
 def load_weights(
@@ -124,7 +127,7 @@ def load_model(
     if meta["kind"] not in kinds: raise ValueError(f"{path} holds a model of unknown kind '{meta['kind']}': known are {', '.join(sorted(kinds))}")
     cls, cfg = kinds[meta["kind"]]
     try: model = cls(cfg(**meta["config"]))
-    except TypeError as e: raise ValueError(f"{path} was written by another version of Harmonica ({e}): update, or train again") from e
+    except (TypeError, ValueError, ArithmeticError, AssertionError, RuntimeError) as e: raise ValueError(f"{path} was written by another version of Harmonica ({e}): update, or train again") from e
     return load_weights(model, path).eval().to(device)
 
 # %% ../nbs/45_checkpoint.ipynb #88c7591e

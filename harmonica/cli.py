@@ -14,7 +14,7 @@ from pathlib import Path
 from fastcore.docments import docments
 from .codec import load_codec
 from .microcodec import prepare_audio
-from .text import normalize
+from .text import load_lexicon, normalize
 from .data import prepare
 from .corpora import corpus, download as fetch, prepare_many, siblings
 from .card import make_report
@@ -239,6 +239,8 @@ def synthesize(
     speed:float=1.,            # 1.2 speaks a fifth faster; .5 to 2
     best_of:int=1,             # Speak each sentence so often and keep what the model finds likeliest
     max_seconds:float=None,    # Stop after so much sound (s)
+    lexicon:str=None,          # File of words and how they are read, a line each: Siobhan = ʃəvˈɔn (default: the config's)
+    phonemes:bool=False,       # Print what the text is read as: words, and sounds
     ar_checkpoint:str=None,    # AR to use: a run's folder, a .safetensors or a .pt file (default: packaged)
     nar_checkpoint:str=None,   # NAR to use, likewise
     codec:str=None,            # Codec to use: name or path (default: packaged)
@@ -251,12 +253,15 @@ def synthesize(
     out = _writable(output, "--output")
     if out.suffix.lower() not in (".wav", ".flac", ".ogg", ".mp3"): raise ValueError(f"--output {str(out)!r}: the name must end in .wav, .flac, .ogg or .mp3")
     how = load_config(config).inference if config else InferenceConfig()
+    words = load_lexicon(lexicon or how.lexicon) if lexicon or how.lexicon else {}
     given = dict(temperature=temperature, top_k=top_k, top_p=top_p)
     how = {k: getattr(how, k) if v is None and (config or k != "temperature") else v for k,v in given.items()}   # without a config: the temperature that the model asks for
     voice = _voice(ar_checkpoint, nar_checkpoint, codec, device)
     if reference is not None:
         voice = voice.like(reference, reference_text)
         if voice.notes: print(f"reference: {'; '.join(voice.notes)}")
+    voice.pronounce(words)
+    if phonemes: print(*(f"{said}\n  {heard}" for said,heard in zip(voice.pieces(text), voice.phonemes(text))), sep="\n")
     began = time.perf_counter()
     clip = voice.say(text, seed=seed, speed=speed, best_of=best_of, max_seconds=max_seconds, **how)
     took = time.perf_counter()-began

@@ -12,11 +12,10 @@ import hashlib, json, os
 from pathlib import Path
 import numpy as np, torch
 from fastcore.basics import patch
-from safetensors import safe_open
-from safetensors.torch import save_file
+from safetensors.torch import load as tensors_in, save_file
 from torch import Tensor
 from .codec import Clip, Codec, load_codec, packaged_voice, reference as best_part
-from .text import Tokenizer, normalize, sentences
+from .text import Tokenizer, load_lexicon, normalize, sentences
 from .ar import AR
 from .nar import NAR
 from .checkpoint import load_model, packaged_weights, write_safely
@@ -42,7 +41,7 @@ class Voice:
         self.tokenizer = tokenizer or (Tokenizer.from_dict(info["tokenizer"]) if isinstance(info.get("tokenizer"), dict) else Tokenizer(info.get("tokenizer", "phonemes")))
         self.prompt, self.text, self.notes = None if prompt is None else codec.check_codes(prompt), text, list(notes)
         self.prompt_seconds, self.max_seconds = min(PROMPT_SECONDS, max(info.get("prompt_seconds", [PROMPT_SECONDS]))), info.get("max_seconds", MAX_SECONDS)
-        self.temperature = info.get("temperature", .8)
+        self.temperature, self.lexicon = info.get("temperature", .8), {}
         said = getattr(nar, "info", {})
         self.n_books, self.guidance = said.get("n_books"), said.get("guidance", 1.)   # as many books as the NAR fills well (default: all), and how bold it is in the prompt's voice
         self._agree()
@@ -90,14 +89,32 @@ def like(self:Voice,
     text:str=None, # What is said in it, word for word, if you know it
 )->Voice: # A voice with that prompt; the models are shared
     "The same models, speaking like somebody"
-    if isinstance(reference, (str, os.PathLike)) and Path(reference).suffix == ".voice": return self._worn(Path(reference))
-    if text is not None: text = normalize(text)
+    if kept := _kept(reference): return self._worn(*kept)
+    if text is not None: text = normalize(text, self.lexicon)
     clip, notes = best_part(reference, self.prompt_seconds, self.codec.sample_rate)
     if text and any(n.startswith("used the best") for n in notes):
         text = None; notes.append("transcript left aside: it belongs to the whole recording, of which a part is used")
     prompt = self.codec.encode(clip)[:, :self.codec.frames(self.prompt_seconds)]
     timbre = self.codec.timbre(torch.from_numpy(clip.samples)) if hasattr(self.codec, "timbre") else None
-    return Voice(self.codec, self.ar, self.nar, self.tokenizer, prompt, text, notes, timbre)
+    return self._with(prompt, text, notes, timbre)
+
+@patch
+def _with(self:Voice, prompt, text, notes, timbre):
+    me = Voice(self.codec, self.ar, self.nar, self.tokenizer, prompt, text, notes, timbre); me.lexicon = self.lexicon
+    return me
+
+def _kept(src):
+    "Content and name of a saved voice, which is known by how it begins; None for anything else"
+    path, data = Path(src) if isinstance(src, (str, os.PathLike)) else None, src
+    if path is not None:
+        if not path.is_file():
+            if path.suffix == ".voice": raise ValueError(f"'{path}' is not there: give a file written by Voice.save")
+            return None
+        with open(path, "rb") as f: data = f.read(9)
+    elif hasattr(src, "read") and hasattr(src, "seek"): at = src.tell(); data = src.read(); src.seek(at)
+    if not isinstance(data, (bytes, bytearray, memoryview)): return None
+    if bytes(data[8:9]) == b"{": return (bytes(data) if path is None else path.read_bytes()), f"'{path or 'the given file'}'"
+    if path is not None and path.suffix == ".voice": raise ValueError(f"'{path}' can't be read as a voice: give a file written by Voice.save")
 
 @patch
 def _ready(self:Voice)->Voice:
@@ -206,7 +223,7 @@ def pieces(self:Voice,
 )->list: # Normalized sentences
     "What is spoken in one go"
     n = int(min(15., self.room()*.75)*CHARS_PER_SECOND)
-    return [s for s in sentences(normalize(text), n, min_chars=12) if any(c.isalpha() for c in s)]
+    return [s for s in sentences(normalize(text, self.lexicon), n, min_chars=12) if any(c.isalpha() for c in s)]
 
 def fade(
     clip:Clip, # One sentence, or a piece of one
@@ -220,6 +237,22 @@ def fade(
     if first: x[:n] *= ramp
     if last: x[len(x)-n:] *= ramp[::-1]
     return Clip(np.concatenate([x, np.zeros(round(pause*clip.rate), np.float32)]), clip.rate)
+
+# %% ../nbs/60_infer.ipynb #a81fa3f0
+@patch
+def pronounce(self:Voice,
+    words, # {"Siobhan": "ʃəvˈɔn", "SQL": "sequel"}, or a file of such lines, as `load_lexicon` takes
+)->Voice: # This voice
+    "From now on, read these words so"
+    self.lexicon = {**self.lexicon, **load_lexicon(words)}
+    return self
+
+@patch
+def phonemes(self:Voice,
+    text:str, # As written, any length
+)->list: # Symbols, a string for each piece
+    "What the models are shown for a text"
+    return [self.tokenizer.symbols(s, normalized=True) for s in self.pieces(text)]
 
 # %% ../nbs/60_infer.ipynb #b00b292c
 def _checked(seed=0, speed=1., best_of=1, max_seconds=None, temperature=None, top_k=50, top_p=.95, chunk=None):
@@ -345,12 +378,15 @@ def save(self:Voice,
     return write_safely(path, lambda p: save_file(kept, p, metadata=meta))
 
 @patch
-def _worn(self:Voice, path):
+def _worn(self:Voice, data, name):
     "A voice with the prompt of a saved file"
-    if not path.is_file(): raise ValueError(f"'{path}' is not there: give a file written by Voice.save")
+    try: meta, kept = json.loads(data[8:8+int.from_bytes(data[:8], "little")]).get("__metadata__") or {}, tensors_in(data)
+    except Exception: raise ValueError(f"{name} can't be read as a voice: give a file written by Voice.save") from None   # whatever lies in the file, its reader may stumble in any way
+    if meta.get("kind") != "voice" or "prompt" not in kept: raise ValueError(f"{name} holds no voice: give a file written by Voice.save")
+    if meta.get("codec_hash") != self.codec.hash:
+        raise ValueError(f"{name} was made with another codec ({meta.get('codec', '?')} {meta.get('codec_hash', '?')}) than this voice has ({self.codec.name} {self.codec.hash}): make it again from its recording with .like")
     try:
-        with safe_open(path, "pt") as f: meta, prompt, timbre = f.metadata() or {}, f.get_tensor("prompt").long(), f.get_tensor("timbre") if "timbre" in f.keys() else None
-    except Exception: raise ValueError(f"'{path}' can't be read as a voice: give a file written by Voice.save") from None
-    if meta.get("kind") != "voice": raise ValueError(f"'{path}' holds no voice: give a file written by Voice.save")
-    if meta["codec_hash"] != self.codec.hash: raise ValueError(f"'{path}' was made with another codec ({meta['codec']} {meta['codec_hash']}) than this voice has ({self.codec.name} {self.codec.hash}): make it again from its recording with .like")
-    return Voice(self.codec, self.ar, self.nar, self.tokenizer, prompt, meta["text"] or None, json.loads(meta["notes"]), timbre)
+        notes, timbre = json.loads(meta.get("notes", "[]")), kept.get("timbre")
+        if not isinstance(notes, list) or timbre is not None and not timbre.isfinite().all(): raise ValueError(notes)
+        return self._with(kept["prompt"].long(), meta.get("text") or None, notes, timbre)
+    except (TypeError, ValueError, RuntimeError): raise ValueError(f"{name} is a damaged voice: save it again with Voice.save, or make it from its recording with .like") from None

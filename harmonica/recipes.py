@@ -68,6 +68,7 @@ class InferenceConfig:
     temperature:float = .8                 # 0 takes the likeliest code, 1 draws from what the model says
     top_k:int = 50                         # Draw among this many likeliest codes (0: all)
     top_p:float = .95                      # ... and among those that hold this share of the probability
+    lexicon:str = ""                       # File of words and how they are read, as `harmonica.text.load_lexicon` takes
     n_books:int = 0                        # Books that the NAR fills when it speaks (0: all)
     guidance:float = 1.                    # How far the NAR goes from nobody's voice towards that of the prompt: 2 is twice as far as it was taught
 

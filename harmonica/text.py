@@ -6,12 +6,13 @@ Docs: https://harmonica-tts.github.io/harmonica/text.html.md"""
 
 # %% auto #0
 __all__ = ['fold', 'digits', 'number', 'ordinal', 'year', 'plural', 'dates', 'times', 'money', 'measures', 'numbers',
-           'abbreviations', 'initials', 'roman', 'romans', 'capitals', 'web', 'signs', 'marks', 'normalize',
-           'Tokenizer', 'sentences']
+           'abbreviations', 'initials', 'roman', 'romans', 'capitals', 'sounds', 'load_lexicon', 'web', 'signs',
+           'marks', 'normalize', 'Tokenizer', 'sentences']
 
 # %% ../nbs/10_text.ipynb #a9d5ca22
 import re, unicodedata, warnings
 from functools import cache, lru_cache
+from pathlib import Path
 from num2words import num2words
 
 # %% ../nbs/10_text.ipynb #3af3faa7
@@ -283,6 +284,56 @@ def capitals(text:str)->str:
     text = re.sub(rf"\b({'|'.join(_spelled)})\b", lambda m: _spelled[m[1]], text)
     return re.sub(r"(?<![\w.'-])i(?![\w.-])", "I", text)
 
+# %% ../nbs/10_text.ipynb #c8eb7c47
+_first = 0xF0000
+_private = re.compile("[\ue000-\uf8ff\U000F0000-\U0010FFFD]")         # characters that mean nothing, and so can stand for a pronunciation
+_given = re.compile(r"\[\[(?=[^\[\]\n]*[^\x00-\x7f])([^\[\]\n]{1,200})\]\]('?s\b)?")
+_ipa = {"tʃ": "ʧ", "dʒ": "ʤ", "eɪ": "A", "aɪ": "I", "ɔɪ": "Y", "oʊ": "O", "əʊ": "O", "aʊ": "W", "ɚ": "əɹ", "ɝ": "ɜɹ", "ɫ": "l", "r": "ɹ", "ː": "", "ˑ": "", "͡": "", ".": "", "‿": " ", "'": "ˈ", "_": " "}
+
+def sounds(
+    written:str, # Phonemes in IPA, or as `Tokenizer.symbols` writes them
+)->str: # In the signs of the tokenizer, words joined by _
+    "Read a pronunciation"
+    said = unicodedata.normalize("NFC", written).strip(" /")
+    for k,v in _ipa.items(): said = said.replace(k, v)
+    said = " ".join(said.translate(_alike).split())
+    wrong = sorted(set(said) - set(_tables["phonemes"][1:]))
+    if wrong or not any(c.isalpha() for c in said):
+        raise ValueError(f"pronunciation {written[:40]!r} has {' '.join(wrong) or 'no sound in it'}; the signs are {_tables['phonemes'][2:]}: try [[həlˈO]]")
+    return said.replace(" ", "_")
+
+def _keep(m, given):
+    given.append(f"[[{sounds(m[1])}]]{m[2] or ''}")
+    return chr(_first+len(given)-1)
+
+def load_lexicon(
+    words, # Path of a file (a word and how it is read on a line, with a tab or = between; # begins a remark), or a dict
+)->dict: # Written word -> reading; sounds stand in [[ ]]
+    "How words are to be read"
+    if isinstance(words, dict): rows = [(k, v, f"{k!r}") for k,v in words.items()]
+    else:
+        path = Path(words).expanduser()
+        try: lines = path.read_text(encoding="utf-8-sig").splitlines()
+        except (OSError, UnicodeDecodeError) as e: raise ValueError(f"lexicon '{path}' can't be read ({getattr(e, 'strerror', None) or 'it is no UTF-8 text'}): give a text file with a word and its reading on each line") from None
+        rows = [(*(re.split(r"\t|\s=\s|=", l, maxsplit=1)+[""])[:2], f"line {i} of '{path}'") for i,l in enumerate(lines, 1) if l.strip() and not l.lstrip().startswith("#")]
+    out = {}
+    for word,reading,where in rows:
+        if not (isinstance(word, str) and isinstance(reading, str) and word.strip() and reading.strip()): raise ValueError(f"lexicon, {where}: a word and its reading are needed, with a tab or = between: try Nguyen = nˈuʤɛn")
+        word, reading = word.strip(), reading.strip()
+        if "[[" not in reading and set(reading) & set("ˈˌæɑɔəɛɜɪʊʌᵊᵻɐðŋɡɹʃʒʤʧθ"): reading = f"[[{reading}]]"
+        for m in _given.finditer(reading): sounds(m[1])
+        out[word] = reading
+    return out
+
+@cache
+def _lexicon_pattern(words): return re.compile("|".join(rf"(?<!\w){'' if w != w.lower() else '(?i:'}{re.escape(w)}{'' if w != w.lower() else ')'}(?!\w)" for w in sorted(words, key=len, reverse=True)))
+
+def _reworded(text, items):
+    "Words of the lexicon, read as it says; what stands in [[ ]] is left alone"
+    words = dict(items); small = {k.lower(): v for k,v in items if k == k.lower()}
+    said = lambda m: words.get(m[0]) or small[m[0].lower()]
+    return "".join(p if p.startswith("[[") else _lexicon_pattern(tuple(words)).sub(said, p) for p in re.split(r"(\[\[[^\[\]]*\]\])", text))
+
 # %% ../nbs/10_text.ipynb #f3d07085
 _signs = {"&": "and", "@": "at", "+": "plus", "=": "equals", "%": "percent", "°": "degrees", "$": "dollar", "£": "pound", "€": "euro", "¥": "yen", "¢": "cent", "<": "less than", ">": "greater than", "~": "about"}
 
@@ -314,7 +365,7 @@ def marks(text:str)->str:
     text = re.sub(r"(?<![A-Za-z])'+|'+(?![A-Za-z])|'(?=')", " ", text)
     text = re.sub(r"\s*–[\s–]*|\s+-+\s+|--+", " – ", text)
     text = re.sub(r"(?<![A-Za-z])-+|-+(?![A-Za-z])", " ", text)
-    text = re.sub(r"[^A-Za-z' .,?!;:–-]", " ", text)
+    text = re.sub(r"[^A-Za-z' .,?!;:–\U000F0000-\U000FFFFD-]", " ", text)
     text = re.sub(r"\s+", " ", text)
     text = re.sub(r"(?: ?[.,;:!?–])+", _loudest, text)
     return re.sub(r"\s+", " ", re.sub(r"^[ .,;:!?–-]+", "", text)).strip()
@@ -326,22 +377,25 @@ def _loudest(m):
 
 # %% ../nbs/10_text.ipynb #b9aab78e
 def normalize(
-    text:str, # As written
+    text:str, # As written; a pronunciation may be given as [[həlˈO]]
+    lexicon:dict=None, # Words that are to be read otherwise, as of `load_lexicon`
 )->str: # As spoken: letters, ' - and the marks . , ? ! ; : –
     "Turn written text into the words to say"
     if not isinstance(text, str): raise ValueError(f"text was {type(text).__name__}; it must be a string: try normalize('Hello.')")
     if not text.strip(): raise ValueError("text was empty; it needs at least one word to say: try 'Hello.'")
-    return _normalize(text)
+    return _normalize(_reworded(text, tuple(lexicon.items())) if lexicon else text)
 
 @lru_cache(maxsize=2**14)                                            # training reads the same sentences again and again
 def _normalize(text):
-    said = fold(text)
+    given = []
+    said = fold(_given.sub(lambda m: _keep(m, given), _private.sub(" ", text)))
     said = re.sub(r"(?<=[\w,'\")])\s*\n\s*\n\s*", ". ", said.strip())      # a paragraph ends its sentence
     said = re.sub(r"\s+", " ", said)
     for rule in (web, abbreviations, romans, times, initials, dates, money, measures, numbers, signs, capitals, marks): said = rule(said)
-    if not re.search("[A-Za-z]", said):
+    said = _private.sub(lambda m: given[ord(m[0])-_first], said)
+    if not re.search("[A-Za-z]", said) and not given:
         raise ValueError(f"text {text[:40]!r} has nothing that can be spoken; Harmonica reads English words and numbers: try 'Hello.'")
-    lost = {c for c in fold(text) if ord(c) > 127 and c.isalpha()}
+    lost = {c for c in fold(_given.sub("", text)) if ord(c) > 127 and c.isalpha()}
     if lost: warnings.warn(f"left out letters Harmonica cannot read: {''.join(sorted(lost))[:20]}")
     return said
 
@@ -357,12 +411,25 @@ def _g2p():
     from hibari.g2p import G2P
     return G2P()
 
+def _breath(m):
+    "Glued words apart: the dictionary tries every cut of a word, and takes minutes for one that never ends"
+    return " ".join(re.findall(".{1,30}", re.sub("(?<=[a-z])(?=[A-Z])", " ", m[0].replace("-", " "))))
+
+def _link(m):
+    "A given pronunciation, as the dictionary wants to be told of it; it takes the s of a possessive in"
+    sounds, s = m[1].replace("_", " "), m[2] or ""
+    if s: s = "s" if sounds[-1] in "ptkfθ" else "ᵻz" if sounds[-1] in "szʃʒʧʤ" else "z"
+    return f"[x](/{sounds}{s}/)"
+
 @lru_cache(maxsize=2**15)
 def _symbols(kind, text):
     "Spoken text -> the characters of the table, one space between words"
-    if kind == "letters": s = text.lower().replace("-", " ")
+    if kind == "letters":
+        if _given.search(text): raise ValueError(f"{_given.search(text)[0]} gives phonemes, and this model reads letters: spell the word as it sounds instead")
+        s = text.lower().replace("-", " ")
     else:
         spelled = re.sub(r"\b[A-Z](?: [A-Z]\b)+(\.?)", lambda m: m[0].replace(" ", ".")[:len(m[0])-len(m[1])] + m[1].replace(".", " ."), text)  # "F B I" is one word with one stress
+        spelled = _given.sub(_link, re.sub(r"[^\s\[\]]{41,}", _breath, spelled))
         s = _g2p()(spelled, normalize_text=False).translate(_alike)
         s = re.sub(r"(?<!\S)ɐ(?=\s*(?:[.,?!;:]|$))", "ˈA", s)             # no article without a word behind it: "plan A" ends in a letter
     s = "".join(c for c in s if c in _tables[kind][1:])
@@ -385,9 +452,10 @@ class Tokenizer:
     def symbols(self,
         text:str, # As written
         normalized:bool=False, # Already went through `normalize`?
+        lexicon:dict=None, # Words that are to be read otherwise, as of `load_lexicon`
     )->str: # One character a token
         "What the model will be shown"
-        return _symbols(self.kind, text if normalized else normalize(text))
+        return _symbols(self.kind, text if normalized else normalize(text, lexicon))
 
     def encode(self,
         text:str, # As written
@@ -412,7 +480,9 @@ class Tokenizer:
     def to_dict(self): return dict(kind=self.kind, tokens=self.tokens)
 
     @classmethod
-    def from_dict(cls, d): return cls(d["kind"], d.get("tokens"))
+    def from_dict(cls, d):
+        if not (isinstance(d, dict) and isinstance(d.get("kind"), str) and isinstance(d.get("tokens"), (str, type(None)))): raise ValueError(f"a tokenizer was described as {str(d)[:60]}; it must name its kind and its tokens: give a model written by harmonica-train")
+        return cls(d["kind"], d.get("tokens"))
 
     def __repr__(self): return f"Tokenizer({self.kind!r}), {self.vocab_size} ids"
 
@@ -438,14 +508,14 @@ def _pack(pieces, max_chars):
 def sentences(
     text:str, # Any length
     max_chars:int=200, # No piece is longer
-    min_chars:int=0, # Join shorter sentences with the next
+    min_chars:int=0, # Join shorter sentences with the next, and a last one of half of this with the one before
 )->list: # Pieces, in order
     "Split text where a reader would breathe"
     if max_chars < 1: raise ValueError(f"max_chars was {max_chars}; it must be 1 or more: try 200")
     whole = lambda before: not _not_ends.search(before.rstrip(" \n\"')]”’"))
     out = []
     for s in _cut(text, _ends, whole):
-        if out and len(out[-1]) < min_chars and len(out[-1]) + 1 + len(s) <= max_chars: out[-1] += " " + s
+        if out and (len(out[-1]) < min_chars or len(s) < min_chars/2) and len(out[-1]) + 1 + len(s) <= max_chars: out[-1] += " " + s
         else: out.append(s)
     for pattern in (r"(?<=[;:,–—])\s+", r"\s+"):
         out = [q for p in out for q in ([p] if len(p) <= max_chars else _pack(_cut(p, pattern), max_chars))]

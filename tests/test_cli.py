@@ -210,3 +210,15 @@ def test_doctor(capsys, tmp_path):
     Clip.load(packaged_voice()).cut(0, .3).save(tmp_path/"short.wav")
     code, out, err = ask(capsys, "evaluate", "--doctor", tmp_path/"short.wav")
     assert code == 0 and out.startswith("! "), out
+
+def test_words_said_as_the_user_wishes(capsys, tmp_path):
+    "In the command, and in a config; a file of words that is wrong says so before anything is spoken"
+    (tmp_path/"words.txt").write_text("# names\nSiobhan = ʃəvˈɔn\nSQL\tsequel\n", encoding="utf8")
+    (tmp_path/"mine.yaml").write_text(f"base: micro\ninference:\n  lexicon: {tmp_path/'words.txt'}\n")
+    say = ["--text", "Siobhan likes SQL.", "--phonemes", "--output", tmp_path/"o.wav", "--max-seconds", .2, "--device", "cpu"]
+    for how in (["--lexicon", tmp_path/"words.txt"], ["--config", tmp_path/"mine.yaml"]):
+        code, out, err = ask(capsys, "synthesize", *say, *how)
+        assert code == 0 and "[[ʃəvˈɔn]] likes sequel.\n  ʃəvˈɔn lˈIks sˈikwəl." in out, err
+    refused(capsys, "no.txt", "synthesize", *say, "--lexicon", tmp_path/"no.txt")
+    (tmp_path/"bad.txt").write_text("Siobhan\n"); refused(capsys, "line 1", "synthesize", *say, "--lexicon", tmp_path/"bad.txt")
+    (tmp_path/"worse.txt").write_text("Siobhan = [[ˈx]]\n"); refused(capsys, "the signs are", "synthesize", *say, "--lexicon", tmp_path/"worse.txt")

@@ -8,7 +8,8 @@ from harmonica.codec import Clip, packaged_voice
 from harmonica.infer import Voice, _checked, dice, fade
 from harmonica.microcodec import MicroCodec, MicroCodecConfig
 from harmonica.nar import NAR, NARConfig
-from harmonica.text import Tokenizer
+from safetensors.torch import save
+from harmonica.text import Tokenizer, normalize
 
 N_Q, BINS = 4, 32
 
@@ -285,3 +286,60 @@ def test_the_first_chunk_is_handed_out_as_soon_as_it_is_there(me, monkeypatch):
 def test_chunk_mistakes(me):
     one_line(lambda: me.stream("Hello.", chunk=0), "chunk", "try")
     one_line(lambda: me.stream("Hello.", chunk=.5, best_of=2), "best_of", "try")
+
+# -- a saved voice is known by its content, and a damaged one says so
+
+def voice_file(me, **other):
+    "Bytes of a saved voice, with some of its metadata or tensors replaced (None: left out)"
+    kept = {"prompt": me.prompt.to(torch.int16).contiguous(), "timbre": me.timbre}
+    meta = dict(kind="voice", codec=me.codec.name, codec_hash=me.codec.hash, text="", notes="[]")
+    for k,v in other.items(): (kept if k in kept else meta).update({k: v})
+    return save({k: v for k,v in kept.items() if v is not None}, {k: v for k,v in meta.items() if v is not None})
+
+def test_a_voice_is_known_by_its_content(voice, me, tmp_path):
+    me.save(tmp_path/"me.voice")
+    for name in ("me", "me.wav", "me.safetensors", "me.voice.bak", "me.VOICE", "me.txt"): (tmp_path/name).write_bytes((tmp_path/"me.voice").read_bytes())
+    for src in (*tmp_path.iterdir(), (tmp_path/"me.voice").read_bytes(), io.BytesIO((tmp_path/"me.voice").read_bytes())): assert torch.equal(voice.like(src).prompt, me.prompt), src
+    packaged_voice_as = tmp_path/"reader.bin"; packaged_voice_as.write_bytes(packaged_voice().read_bytes())
+    assert voice.like(packaged_voice_as).prompt is not None
+
+@pytest.mark.parametrize("other", [dict(codec_hash=None), dict(kind=None), dict(kind="ar"), dict(notes="{"), dict(notes="3"), dict(prompt=None), dict(prompt=torch.zeros(3)), dict(prompt=torch.zeros(N_Q, 0)),
+    dict(prompt=torch.full((N_Q, 9), 99)), dict(timbre=torch.zeros(2, 3)), dict(timbre=torch.full((80,), float("nan")))], ids=str)
+def test_a_damaged_voice(voice, me, other):
+    one_line(lambda: voice.like(voice_file(me, **other)), "give a file" if "kind" in other or other.get("prompt", 0) is None else "recording")
+
+@pytest.mark.parametrize("data", [b"\xff"*7+b"\x00{", b"\x02\0\0\0\0\0\0\0{}", b"\x03\0\0\0\0\0\0\0{]}", b"\x02\0\0\0\0\0\0\0{}"+bytes(99)])
+def test_what_only_begins_like_a_voice(voice, data): one_line(lambda: voice.like(data), "Voice.save")
+
+def test_a_voice_without_notes_or_words_speaks(voice, me): assert len(voice.like(voice_file(me, notes=None, text=None)).say("Hi.")) == len(me.say("Hi."))
+
+@pytest.mark.parametrize("info", [dict(tokenizer=dict(tokens="ab")), dict(tokenizer=dict(kind=3))])
+def test_a_model_with_odd_metadata(voice, info):
+    ar, _ = tiny_models(voice.tokenizer); ar.info = info
+    one_line(lambda: Voice(voice.codec, ar, voice.nar), "tokenizer")
+
+@pytest.mark.parametrize("meta", [{}, dict(config="{"), dict(config="{}"), dict(config="[]", info="{}"), dict(config="{}", info="3"), dict(config='{"d_model": "wide"}', info="{}"), dict(config='{"n_heads": 0}', info="{}")], ids=str)
+def test_a_model_file_with_odd_metadata(voice, tmp_path, meta):
+    (tmp_path/"ar.safetensors").write_bytes(save({"a": torch.zeros(1)}, dict(kind="ar", **meta)))
+    one_line(lambda: Voice.load(codec=voice.codec, ar=tmp_path/"ar.safetensors", nar=voice.nar), "ar.safetensors", ": ")
+
+# -- short sentences, and words said as the user wishes
+
+@pytest.mark.parametrize("text", ["Ready? Set. Go!", "One. Two. Three.", "Yes. No.", "Stop! Why?", "Hi. Hello. Hey.", "A. B. C.", "Now. Or never."])
+def test_short_neighbours_are_one_breath(me, text): assert me.pieces(text) == [normalize(text)]
+
+def test_a_short_end_is_said_with_what_was_before(me):
+    assert me.pieces("It was quite late by then. Go!") == ["It was quite late by then. Go!"]
+    assert len(me.pieces("It was quite late by then. Nobody had heard.")) == 2
+
+def test_pronunciations():
+    v = Voice(tiny_codec(), *tiny_models(Tokenizer()))
+    assert v.phonemes("Play the [[ˈhɑɹˌmɑnɪkə]].") == ["plˈA ðə ˈhɑɹˌmɑnɪkə."]
+    before = v.phonemes("Siobhan's SQL.")
+    assert v.pronounce({"Siobhan": "ʃəvˈɔn", "SQL": "sequel"}).phonemes("Siobhan's SQL.") == ["ʃəvˈɔnz sˈikwəl."] != before
+    assert v.pieces("Siobhan.") == ["[[ʃəvˈɔn]]."]
+    assert v.like(Clip.load(packaged_voice())).lexicon == v.lexicon
+    assert len(v.say("[[kˈi]]", max_seconds=1)) > 0
+    one_line(lambda: v.say("[[ˈx]]"), "the signs are")
+
+def test_letters_have_no_phonemes(me): one_line(lambda: me.say("The [[kˈi]]."), "letters")
