@@ -16,16 +16,17 @@ from .codec import Clip
 from .microcodec import ConvBlock, columns, mel_filters, phone_class, phone_classes
 from .text import Tokenizer
 from .checkpoint import kinds
+from .schema import Count, Depth, Size
 
 # %% ../nbs/46_align.ipynb #647e3b25
 @dataclass
 class AlignerConfig:
     "The size of an `Aligner`"
-    dim:int=192
-    n_layers:int=6
-    n_mels:int=64
-    hop:int=480          # Samples a frame: 50 frames a second
-    sample_rate:int=24000
+    dim:Size=192
+    n_layers:Depth=6
+    n_mels:Size=64
+    hop:Size=480          # Samples a frame: 50 frames a second
+    sample_rate:Count=24000
 
 class Aligner(nn.Module):
     "Scores of each phone in each frame of speech"

@@ -10,11 +10,13 @@ __all__ = ['GAP', 'ARConfig', 'AR', 'n_steps']
 # %% ../nbs/30_ar.ipynb #3262a269
 import math
 from dataclasses import dataclass
+from typing import Literal
 import torch, torch.nn as nn, torch.nn.functional as F
 from torch import Tensor
 from fastcore.basics import patch
 from .blocks import Transformer, CodeEmbedding, TextEncoder, prefix_mask, lengths_mask
 from .sample import sample
+from .schema import Depth, Flag, NotNegative, Part, Positive, Share, Size
 from .speaker import SpeakerEncoder
 from .length import LengthControl, length_loss, place, stretch, unroll
 
@@ -22,24 +24,24 @@ from .length import LengthControl, length_loss, place, stretch, unroll
 @dataclass
 class ARConfig:
     "Sizes of an `AR`; the defaults are the full-size model of 50M parameters"
-    vocab_size:int=128 # Text symbols, 0 is padding
-    n_bins:int=1024 # Codes in a book
-    n_q:int=8 # Books of the prompt
-    d_model:int=512 # Width
-    n_heads:int=8 # Heads
-    n_layers:int=12 # Blocks
-    d_ff:int=1856 # Inner width of the feed-forward
-    dropout:float=.1 # Share of findings dropped in training
-    group:int=1 # Frames a step
-    code_dim:int=64 # Length of the codec's own vectors
-    speaker_dim:int=192 # Inner width of the speaker encoder
-    length_control_mode:str="duration_predictor" # duration_predictor, stop_token or length_prompt
-    duration_hidden_dim:int=256 # Inner width of the duration predictor
-    duration_loss_weight:float=.1 # Weight of the duration loss
-    frame_rate:float=75. # Frames a second
-    measured:bool=False # Trained on speech whose durations were measured: speech ends when the predicted ones do
-    cond_drop:float=.1 # Share of items trained without speaker, text and prompt, for guidance
-    grad_checkpoint:bool=False # Recompute blocks in the backward pass: less memory, more time
+    vocab_size:Size=128 # Text symbols, 0 is padding
+    n_bins:Size=1024 # Codes in a book
+    n_q:Depth=8 # Books of the prompt
+    d_model:Size=512 # Width
+    n_heads:Size=8 # Heads
+    n_layers:Depth=12 # Blocks
+    d_ff:Size=1856 # Inner width of the feed-forward
+    dropout:Part=.1 # Share of findings dropped in training
+    group:Depth=1 # Frames a step
+    code_dim:Size=64 # Length of the codec's own vectors
+    speaker_dim:Size=192 # Inner width of the speaker encoder
+    length_control_mode:Literal["duration_predictor", "stop_token", "length_prompt"]="duration_predictor" # duration_predictor, stop_token or length_prompt
+    duration_hidden_dim:Size=256 # Inner width of the duration predictor
+    duration_loss_weight:NotNegative=.1 # Weight of the duration loss
+    frame_rate:Positive=75. # Frames a second
+    measured:Flag=False # Trained on speech whose durations were measured: speech ends when the predicted ones do
+    cond_drop:Share=.1 # Share of items trained without speaker, text and prompt, for guidance
+    grad_checkpoint:Flag=False # Recompute blocks in the backward pass: less memory, more time
 
 class AR(nn.Module):
     "Text and a voice -> book 0"

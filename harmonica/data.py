@@ -482,7 +482,6 @@ def other_voice(
     c, n = dataset.codes(int(kin[rng.integers(len(kin))]))[0], dataset.lengths[i]
     return c[((np.arange(n)+.5)*len(c)/n).astype(int)][n-len(own):]
 
-
 # %% ../nbs/20_data.ipynb #352f1576
 def collate(
     items:list, # From `CodesDataset`

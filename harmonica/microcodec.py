@@ -17,25 +17,26 @@ import numpy as np, torch, torch.nn.functional as F
 from fastcore.basics import patch
 from torch import nn, Tensor
 from .codec import Clip, Codec, RVQ
+from .schema import Count, Depth, Size, Whole
 
 # %% ../nbs/05_microcodec.ipynb #1d403ccb
 @dataclass
 class MicroCodecConfig:
     "The size of a `MicroCodec`"
-    sample_rate:int=24000
-    hop:int=480         # Samples a frame: 50 frames a second
-    n_q:int=8           # Books
-    n_bins:int=1024     # Entries in a book
-    code_dim:int=64     # Length of an entry
-    n_fft:int=960       # Window of the spectrograms, samples
-    sub:int=2           # Spectrogram columns in a frame
-    enc_dim:int=288
-    enc_layers:int=6
-    dec_dim:int=480
-    dec_layers:int=6
-    n_phones:int=0      # Classes of the phone head (0: none)
-    n_pitch:int=240     # Steps of pitch from `LOW` to `HIGH`
-    look_ahead:int=1    # Frames that each decoder layer may see ahead
+    sample_rate:Count=24000
+    hop:Size=480         # Samples a frame: 50 frames a second
+    n_q:Depth=8           # Books
+    n_bins:Size=1024     # Entries in a book
+    code_dim:Size=64     # Length of an entry
+    n_fft:Size=960       # Window of the spectrograms, samples
+    sub:Depth=2           # Spectrogram columns in a frame
+    enc_dim:Size=288
+    enc_layers:Whole=6
+    dec_dim:Size=480
+    dec_layers:Whole=6
+    n_phones:Whole=0      # Classes of the phone head (0: none)
+    n_pitch:Size=240     # Steps of pitch from `LOW` to `HIGH`
+    look_ahead:Whole=1    # Frames that each decoder layer may see ahead
 
 # %% ../nbs/05_microcodec.ipynb #e3d39b97
 def columns(

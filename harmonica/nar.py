@@ -15,30 +15,31 @@ from fastcore.basics import patch
 from .blocks import Transformer, CodeEmbedding, TextEncoder, lengths_mask
 from .length import unroll
 from .sample import sample
+from .schema import Depth, Flag, Part, Share, Size, Whole
 from .speaker import SpeakerEncoder
 
 # %% ../nbs/40_nar.ipynb #4634c6bd
 @dataclass
 class NARConfig:
     "Everything that decides the shape of a `NAR`, and how it is trained"
-    vocab_size:int=256 # Text tokens
-    n_q:int=8 # Books
-    n_bins:int=1024 # Entries in each book
-    d_model:int=512 # Width
-    n_heads:int=8 # Heads
-    n_layers:int=8 # Blocks
-    d_ff:int=1344 # Inner width of the feed-forward
-    dropout:float=.1 # Share of findings dropped in training
-    code_dim:int=64 # Width of the codebook vectors
-    cond_dim:int=128 # Length of the vector (book and speaker) that steers every layer
-    speaker_dim:int=192 # Inner width of the speaker encoder
-    gap:int=16 # Frames between the end of a prompt and the start of the target
-    max_prompt:int=0 # Attend to at most the last so many prompt frames (0: all); the speaker vector hears all
-    corrupt:float=.05 # Share of lower-book codes replaced at random in training
-    book_decay:float=.85 # Book j+1 is drawn this much less often than book j
-    stroke:float=0. # Share of utterances that learn the vector of all books together, in one pass (0: none; needs a codec with entries of `code_dim`)
-    tied:bool=True # Predict a book with the table that embeds it; False: a head of its own for each, larger and much quicker to learn
-    grad_checkpoint:bool=False # Less memory for a third more time
+    vocab_size:Size=256 # Text tokens
+    n_q:Depth=8 # Books
+    n_bins:Size=1024 # Entries in each book
+    d_model:Size=512 # Width
+    n_heads:Size=8 # Heads
+    n_layers:Depth=8 # Blocks
+    d_ff:Size=1344 # Inner width of the feed-forward
+    dropout:Part=.1 # Share of findings dropped in training
+    code_dim:Size=64 # Width of the codebook vectors
+    cond_dim:Size=128 # Length of the vector (book and speaker) that steers every layer
+    speaker_dim:Size=192 # Inner width of the speaker encoder
+    gap:Whole=16 # Frames between the end of a prompt and the start of the target
+    max_prompt:Whole=0 # Attend to at most the last so many prompt frames (0: all); the speaker vector hears all
+    corrupt:Share=.05 # Share of lower-book codes replaced at random in training
+    book_decay:Share=.85 # Book j+1 is drawn this much less often than book j
+    stroke:Share=0. # Share of utterances that learn the vector of all books together, in one pass (0: none; needs a codec with entries of `code_dim`)
+    tied:Flag=True # Predict a book with the table that embeds it; False: a head of its own for each, larger and much quicker to learn
+    grad_checkpoint:Flag=False # Less memory for a third more time
 
 # %% ../nbs/40_nar.ipynb #9747a2bf
 class NAR(nn.Module):

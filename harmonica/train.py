@@ -14,13 +14,16 @@ import atexit, copy, ctypes, json, math, os, random, signal, sys, threading, tim
 from contextlib import nullcontext
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Literal
 import numpy as np, torch
 import torch.distributed as dist, torch.nn.functional as F
 from fastcore.basics import patch
 from torch import nn
 from tqdm.auto import tqdm
 from .blocks import Block, Transformer
-from .checkpoint import load_checkpoint, rng_state, save_checkpoint, set_rng_state, suit, write_safely
+from .checkpoint import load_checkpoint, rng_state, save_checkpoint, set_rng_state, suit
+from .files import write_safely
+from .schema import Count, Flag, NotNegative, Part, Positive, Share, Whole
 
 # %% ../nbs/50_train.ipynb #d3dd0178
 def pick_device(
@@ -100,31 +103,31 @@ def keep_pages()->bool: # Was it heard? Only glibc knows how
 @dataclass
 class TrainConfig:
     "How to train. Steps are optimiser updates; a batch is `grad_accum_steps` micro-batches."
-    batch_size:int=8               # Most utterances in a micro-batch
-    batch_frames:int=0             # Most frames in a micro-batch, padding included (0: batch_size decides)
-    grad_accum_steps:int=4         # Micro-batches per update
-    lr:float=1e-4                  # Peak learning rate
-    min_lr:float=.05               # Final learning rate, as a share of `lr`
-    max_steps:int=100000           # Updates in all
-    warmup_steps:int=500           # Updates until `lr` is reached
-    weight_decay:float=.01
-    beta2:float=.98                # AdamW's second momentum
-    clip:float=1.                  # Largest gradient norm
-    ema:float=.999                 # Decay of the averaged weights (0: none)
-    seed:int=0
-    n_workers:int=0                # Processes that prepare batches
-    scheduled_sampling:bool=True   # AR: feed it some of its own guesses
-    teacher_forcing_schedule:str="linear" # linear, cosine or exponential
-    teacher_forcing_start:float=1. # Share of true codes at the first step ...
-    teacher_forcing_end:float=.3   # ... and at the last
-    duration_loss_weight:float=.1  # AR: weight of the predicted length
-    critics:bool|str=False         # Codec: learn to please critics too, as its decoder alone does in stage `decoder`; a checkpoint (.pt): those of an earlier game, for both stages
-    precision:str="fp32"           # fp32, bf16 or fp16 (autocast), or auto: what the device does fastest
-    compile:bool=False             # Compile the transformer blocks: minutes at the start, faster steps on CUDA
-    save_every_minutes:float=5.
-    log_every:int=10               # Updates between two lines of the log
-    valid_every:int=500            # Updates between two looks at the valid split (0: never)
-    keep:int=2                     # Checkpoints kept, beside the best
+    batch_size:Count=8             # Most utterances in a micro-batch
+    batch_frames:Whole=0           # Most frames in a micro-batch, padding included (0: batch_size decides)
+    grad_accum_steps:Count=4       # Micro-batches per update
+    lr:NotNegative=1e-4            # Peak learning rate
+    min_lr:Share=.05               # Final learning rate, as a share of `lr`
+    max_steps:Count=100000         # Updates in all
+    warmup_steps:Whole=500         # Updates until `lr` is reached
+    weight_decay:NotNegative=.01
+    beta2:Part=.98                 # AdamW's second momentum
+    clip:Positive=1.               # Largest gradient norm
+    ema:Part=.999                  # Decay of the averaged weights (0: none)
+    seed:Whole=0
+    n_workers:Whole=0              # Processes that prepare batches
+    scheduled_sampling:Flag=True   # AR: feed it some of its own guesses
+    teacher_forcing_schedule:Literal["linear", "cosine", "exponential"]="linear"
+    teacher_forcing_start:Share=1. # Share of true codes at the first step ...
+    teacher_forcing_end:Share=.3   # ... and at the last
+    duration_loss_weight:NotNegative=.1 # AR: weight of the predicted length
+    critics:Flag|str=False         # Codec: learn to please critics too, as its decoder alone does in stage `decoder`; a checkpoint (.pt): those of an earlier game, for both stages
+    precision:Literal["fp32", "bf16", "fp16", "auto"]="fp32" # fp32, bf16 or fp16 (autocast), or auto: what the device does fastest
+    compile:Flag=False             # Compile the transformer blocks: minutes at the start, faster steps on CUDA
+    save_every_minutes:NotNegative=5.
+    log_every:Count=10             # Updates between two lines of the log
+    valid_every:Whole=500          # Updates between two looks at the valid split (0: never)
+    keep:Count=2                   # Checkpoints kept, beside the best
 
 # %% ../nbs/50_train.ipynb #2de3f2c0
 def lr_at(
