@@ -10,6 +10,7 @@
     voice.py means     ITEMS                    recordings (rows with wav, text, speaker) repainted by the NAR from their true book 0: likeliest codes, mean vectors book by book, all in one stroke
     voice.py ladder    ITEMS [--asr FOLDER]     recordings (rows as for means) with ever more of them replaced by what the models make: where are words, voice and quality lost?
     voice.py first     ITEMS                    time to the first sound when streaming in chunks, to whole sentences, and to know a new voice (wants a machine that does nothing else)
+    voice.py voices    CANDIDATES [--asr FOLDER] recordings (rows with audio or wav, and speaker) as voices to package: how well does each clone?
     voice.py hard      [--reference me.wav] --asr FOLDER     the forty sentences of hard.txt: which are lost?
 
 ITEMS is a .jsonl with text and prompt in each row. A table on the screen, and its figures (value, and bounds of 95%) as KIND.json in the folder --out.
@@ -142,16 +143,34 @@ def first(rows, chunks=(.1, .2, .3, None)):
     for k,v in table.items(): print(f"{k:16}", *(f"{n} {x}" for n,x in v.items()), sep="  ")
     return table
 
+SAMPLE = ("Tomorrow morning the market opens a little earlier than usual.", "I asked her where the old bridge had stood.",
+    "Nine small boats came back before the storm reached the bay.", "It takes about twenty minutes, if you walk quickly.")
+
+def candidates(rows, out, asr, scores):
+    "Each recording says the same sentences in its voice: likeness and words a recording, the best first"
+    items = [dict(id=f"{r.get('speaker') or r['id']}-{i}", set=r.get("speaker") or r["id"], text=t, prompt=r["wav"])
+        for r in rows for i,t in enumerate(SAMPLE)]
+    rep = evaluate(items, Voice.load(), out/"voices", asr=asr, scores=scores)
+    mean = lambda its, k: statistics.mean(v) if (v := [it[k] for it in its if it.get(k) is not None]) else None
+    by = {}
+    for it in rep.items: by.setdefault(it["set"], []).append(it)
+    keys = [k for k in ("sim_prompt_ge2e", "sim_prompt_dvec", "distillmos", "dnsmos_ovrl", "wer") if any(it.get(k) is not None for it in rep.items)]
+    table = {who: dict({k: mean(its, k) for k in keys}, failed=sum(any((it.get("failures") or {}).values()) for it in its)) for who,its in by.items()}
+    table = dict(sorted(table.items(), key=lambda kv: -(kv[1].get("sim_prompt_ge2e") or 0)-(kv[1].get("sim_prompt_dvec") or 0)))
+    for who,row in table.items(): print(f"{who:20}", *(f"{k} {v:.3f}" if isinstance(v, float) else f"{k} {v}" for k,v in row.items()), sep="  ")
+    return table
+
 def main():
     p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    p.add_argument("kind", choices=("prompts", "ablations", "books", "draws", "guidance", "tuning", "means", "ladder", "first", "hard")); p.add_argument("items", nargs="?")
+    p.add_argument("kind", choices=("prompts", "ablations", "books", "draws", "guidance", "tuning", "means", "ladder", "first", "voices", "hard")); p.add_argument("items", nargs="?")
     p.add_argument("--asr", help="folder of a Whisper model, or its name"); p.add_argument("--limit", type=int, default=40); p.add_argument("--reference", default=str(packaged_voice()))
     p.add_argument("--out", default="."); p.add_argument("--scores", default="ge2e,dvec")
     a = p.parse_args()
     if a.kind == "hard": items = [dict(id=f"hard-{i:02d}", text=t.strip(), prompt=a.reference) for i,t in enumerate(open(Path(__file__).parent/"hard.txt"))]
     elif not a.items: p.error("give ITEMS, a .jsonl file")
-    else: items = sentences(a.items, None if a.kind in ("means", "ladder") else a.limit)
+    else: items = sentences(a.items, None if a.kind in ("means", "ladder", "voices") else a.limit)
     found = {}
+    if a.kind == "voices": return save(Path(a.out, "voices.json"), candidates(read_rows(a.items), Path(a.out), a.asr, a.scores))
     if a.kind == "ladder":
         for name,made in ladder(items).items():
             found[name] = dict(clips=len(made), **figures(rep := evaluate(made, None, asr=a.asr, scores=a.scores, progress=False)))

@@ -1,7 +1,18 @@
 "Text and a few seconds of somebody's speech in, 24 kHz speech in that voice out"
 __version__ = "0.1.0"
-from .codec import Clip, load_codec
-from .infer import Voice # and with it every module that registers a codec
-from . import align    # registers the aligner as a kind of model file
-
 __all__ = ["Voice", "Clip", "load_codec", "__version__"]
+
+from typing import TYPE_CHECKING
+if TYPE_CHECKING:
+    from .codec import Clip, load_codec
+    from .infer import Voice
+
+def __getattr__(name):
+    "torch takes seconds to import: whoever only asks a command for help need not wait for it"
+    if name not in __all__: raise AttributeError(f"module 'harmonica' has no attribute {name!r}")
+    from .codec import Clip, load_codec
+    from .infer import Voice
+    globals().update(Voice=Voice, Clip=Clip, load_codec=load_codec)
+    return globals()[name]
+
+def __dir__(): return sorted({*globals(), *__all__})

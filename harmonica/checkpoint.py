@@ -11,6 +11,7 @@ __all__ = ['kinds', 'MADE_BY', 'RUN', 'kind_of', 'quantize_int8', 'dequantize_in
 
 # %% ../nbs/45_checkpoint.ipynb #62a6606e
 import json, random, sys
+from importlib import import_module
 from dataclasses import asdict
 from pathlib import Path
 import numpy as np, torch
@@ -127,6 +128,7 @@ def make_model(
     shapes:dict, # name -> tensor: what it will be filled with
 )->nn.Module:
     "A model of the shapes that its weights have, or a ValueError before anything large is made"
+    if kind == "aligner": import_module("harmonica.align")   # registers itself
     if kind not in kinds: raise ValueError(f"holds a model of unknown kind '{kind}': known are {', '.join(sorted(kinds))}")
     cls, cfg = kinds[kind][0], build(kinds[kind][1], config)
     with torch.device("meta"): own = cls(cfg)
