@@ -258,32 +258,33 @@ def page(
     print(draw(run))
 
 # %% ../nbs/80_cli.ipynb #6dad8aa1
-_MARKS = [(r"\A---\n.*?\n---\n", ""), (r"^(```|~~~).*?^\1\s*$", ""), (r"<!--.*?-->", ""), (r"!\[[^\]]*\]\([^)]*\)", ""), (r"\[([^\]]*)\]\([^)]*\)", r"\1"),
-    (r"^ {0,3}(?:#{1,6}|>|[-*+]) +", ""), (r"(\*\*|__|\*|`)(?=\S)(.+?)(?<=\S)\1", r"\2"), (r"^\W+$", "")]   # what in Markdown is not words
+_MARKS = [ # what in Markdown is not words: pattern, what stays
+    (r"(?s)\A---\n.*?\n---\n", ""), (r"(?sm)^(```|~~~).*?^\1\s*$", ""), (r"(?s)<!--.*?-->", ""),
+    (r"!\[[^\]]*\]\([^)]*\)", ""), (r"\[([^\]]*)\]\([^)]*\)", r"\1"),
+    (r"(?m)^ {0,3}#{1,6} +(.*?)[ #]*$", r"\n\1\n"), (r"(?m)^(.+)\n(?:=+|-+) *$", r"\n\1\n"),
+    (r"(?m)^ *(?:[-*+]|\d+\.) +(.*[^\s.!?,;:])$", r"\1."), (r"(?m)^ *(?:>|[-*+]) +", ""),
+    (r"(\*\*|__|\*|`)(?=\S)(.+?)(?<=\S)\1", r"\2")]
 
 def paragraphs(
     text:str, # As written
     markdown:bool=False, # Leave the marks of Markdown out?
 )->list: # Paragraphs in which something can be said
     "What an empty line divides"
-    if markdown:
-        for mark,words in _MARKS: text = re.sub(mark, words, text, flags=re.M|re.S if mark.startswith((r"\A", "^(`", "<!")) else re.M)
-        text = re.sub(r"^(#{1,6} .*|.*\n(?:=+|-+))$", r"\n\1\n", text, flags=re.M)
+    for mark,words in _MARKS if markdown else (): text = re.sub(mark, words, text)
     return [" ".join(p.split()) for p in re.split(r"\n\s*\n", text) if any(c.isalnum() for c in p)]
 
 def _said(text, input):
     "The paragraphs that --text or --input give"
     if (text is None) == (input is None): raise ValueError("give --text (say what shall be spoken, as in --text 'Good morning.'; - reads a pipe) or --input FILE")
-    if input is None: whole = sys.stdin.buffer.read() if text == "-" else text.encode("utf8", "surrogateescape")
-    else:
-        path = Path(input).expanduser()
-        if path.suffix.lower() not in (".txt", ".md"): raise ValueError(f"--input {input!r}: give a .txt or .md file")
-        if not path.is_file(): raise ValueError(f"--input {input!r} is not there: give a .txt or .md file")
-        whole = path.read_bytes()
-    try: whole = whole.decode("utf8")
-    except UnicodeDecodeError as e: raise ValueError(f"the text is not UTF-8 (byte {e.start}): save it as UTF-8") from None
-    said = paragraphs(whole, markdown=input is not None and path.suffix.lower() == ".md")
-    if not said: raise ValueError(f"nothing that can be spoken in {'--text' if input is None else input}: give a text with words in it")
+    if text == "-":
+        try: text = sys.stdin.buffer.read().decode("utf-8-sig")
+        except UnicodeDecodeError as e: raise ValueError(f"the text from the pipe is not UTF-8 (byte {e.start}): send UTF-8") from None
+    elif text is None:
+        from harmonica.files import read_text
+        if Path(input).suffix.lower() not in (".txt", ".md"): raise ValueError(f"--input {input!r}: give a .txt or .md file")
+        text = read_text(input)
+    said = paragraphs(text, markdown=input is not None and Path(input).suffix.lower() == ".md")
+    if not said: raise ValueError(f"nothing that can be spoken in {input or '--text'}: give a text with words in it")
     return said
 
 # %% ../nbs/80_cli.ipynb #787b90ab
@@ -328,7 +329,7 @@ def _voice(ar, nar, codec, device):
 def _cast():
     "The packaged voices, a line each"
     from harmonica.codec import packaged_voices
-    for name,v in packaged_voices().items(): _tell(f"{name:8} {v['sex']:7} {v['accent']:16} {v['source']}, {v['licence']}")
+    for name,v in packaged_voices().items(): _tell(f"{name:8} {v['sex'] or '-':7} {v['accent'] or '-':9} {v['pitch']:3} Hz  {v['source']}, {v['licence']}")
 
 def _spoken(voice, said, how, sinks=()):
     "Clips of each paragraph, handed to the sinks as they come, under a bar where it takes long"

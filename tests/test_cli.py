@@ -1,9 +1,9 @@
 "Every mistake of a user is one line on stderr and exit code 2; the commands do what the functions do"
 import json, subprocess, sys
 import numpy as np, pytest, torch
-from harmonica import cli
+from harmonica import cli, recipes
 from harmonica.ar import AR, ARConfig
-from harmonica.checkpoint import load_model, model_meta, save_model
+from harmonica.checkpoint import load_model, model_meta, packaged_weights, save_model
 from harmonica.codec import Clip, packaged_voice
 from harmonica.data import CodesDataset
 from harmonica.microcodec import MicroCodec, MicroCodecConfig
@@ -134,6 +134,75 @@ def test_synthesize_mistakes(capsys, tmp_path, home):
     refused(capsys, "can't be written", "synthesize", "--text", "Hi.", "--output", tmp_path/"file"/"o.wav")
     refused(capsys, "temperature", "synthesize", *say, "--temperature", "-1")
 
+    refused(capsys, "-hello|--text=-hello", "synthesize", "--text", "-hello", *out)
+    refused(capsys, "nobody|ruth", "synthesize", "--text", "Hi.", "--voice", "nobody", *out)
+    refused(capsys, "--voice|--reference", "synthesize", "--text", "Hi.", "--voice", "ruth", "--reference", packaged_voice(), *out)
+    refused(capsys, "--text|--input", "synthesize", "--text", "Hi.", "--input", tmp_path/"a.txt", *out)
+    refused(capsys, "a.txt", "synthesize", "--input", tmp_path/"a.txt", *out)
+    refused(capsys, ".txt or .md", "synthesize", "--input", tmp_path/"a.pdf", *out)
+    refused(capsys, "--split|--output", "synthesize", "--text", "Hi.", "--split", "--output", "-")
+    (tmp_path/"latin.txt").write_bytes("caf\xe9".encode("latin-1")); refused(capsys, "latin.txt|UTF-8", "synthesize", "--input", tmp_path/"latin.txt", *out)
+    before = sorted(tmp_path.rglob("*"))
+    refused(capsys, "harmonica-synthesize", "synthesize", *say[:2], "--output", tmp_path/"new/folder/o.wav", *models(home), "--reference", tmp_path/"none.wav")
+    assert sorted(tmp_path.rglob("*")) == before                            # nothing is left behind
+
+def run(*args, stdin=None, **kw):
+    "A command as a process of its own"
+    code = f"import sys; sys.argv=['harmonica-{args[0]}', *sys.argv[1:]]; from harmonica.cli import {args[0]}; sys.exit({args[0]}())"
+    return subprocess.run([sys.executable, "-c", code, *map(str, args[1:])], input=stdin, capture_output=True, **kw)
+
+def test_pipes(home, tmp_path):
+    r = run("synthesize", "--text", "-", "--output", "-", *models(home), stdin="Hi there.\n\nAnd more.".encode())
+    assert r.returncode == 0 and r.stdout[:4] == b"RIFF" and not r.stderr, r.stderr
+    assert 0 < Clip.load(r.stdout).seconds <= 1
+    assert b"UTF-8" in run("synthesize", "--text", "-", "--output", tmp_path/"o.wav", *models(home), stdin=b"caf\xe9").stderr
+    full = subprocess.run([sys.executable, "-c", f"import sys; from harmonica.cli import synthesize; sys.exit(synthesize({[str(a) for a in ['--text', 'Hi there.', '--output', tmp_path/'o.wav', *models(home)]]!r}))"],
+        stdout=open("/dev/full", "w") if sys.platform == "linux" else subprocess.DEVNULL, stderr=subprocess.PIPE)
+    assert full.returncode == 0 and not full.stderr and Clip.load(tmp_path/"o.wav").seconds > 0     # nobody listens, and the sound is whole
+
+def test_text_from_files(capsys, tmp_path, home):
+    (tmp_path/"story.md").write_text("# One\n\nIt was *late*.\n\n```\nx = 1\n```\n\nShe [slept](http://x.y).\n")
+    code, out, err = ask(capsys, "synthesize", "--input", tmp_path/"story.md", "--output", tmp_path/"s/part.flac", "--split", *models(home))
+    assert code == 0 and sorted(p.name for p in (tmp_path/"s").iterdir()) == ["part-001.flac", "part-002.flac", "part-003.flac"], err
+    assert cli.paragraphs("---\na: b\n---\n# T\n* one\n* **two**\n\n![x](y.png)\n\n> said `so`\n\n***\n", markdown=True) == ["T", "one. two.", "said so"]
+
+def test_packaged_voices_by_name(capsys, tmp_path, home):
+    code, out, err = ask(capsys, "synthesize", "--list-voices")
+    assert code == 0 and out.startswith("reader") and "ruth" in out and "CC0" in out
+    code, out, err = ask(capsys, "synthesize", "--text", "Hi there.", "--voice", "ruth", "--output", tmp_path/"o.opus", *models(home))
+    assert code == 0 and "real-time factor" in out, err
+
+def test_version(capsys):
+    import harmonica
+    for f in COMMANDS: assert ask(capsys, f, "--version")[:2] == (0, f"harmonica {harmonica.__version__}\n")
+
+@pytest.mark.parametrize("f", COMMANDS)
+def test_help_needs_no_torch(f):
+    r = subprocess.run([sys.executable, "-c", f"import sys; from harmonica.cli import {f}; {f}(['--help']); sys.exit('torch' in sys.modules)"], capture_output=True)
+    assert r.returncode == 0
+
+@pytest.mark.parametrize("sig,code", [("SIGINT", 130), ("SIGTERM", 143)])
+@pytest.mark.parametrize("wait", [0, 1.5])
+def test_signals_end_with_a_line(tmp_path, home, sig, code, wait):
+    import signal, time
+    start = "import sys; from harmonica.cli import synthesize; print('up', flush=True); sys.exit(synthesize(sys.argv[1:]))"
+    args = ["--text", "Hi there. "*2000, "--output", tmp_path/"o.wav", *models(home)[:-2]]
+    p = subprocess.Popen([sys.executable, "-c", start, *map(str, args)], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    assert p.stdout.readline() == "up\n"
+    time.sleep(.2+wait); p.send_signal(getattr(signal, sig)); out, err = p.communicate(timeout=60)
+    assert p.returncode == code and err.count("\n") == 1 and "stopped" in err, err
+    assert not list(tmp_path.iterdir())
+
+def test_is_it_synthetic(capsys, tmp_path):
+    from harmonica.watermark import Watermark, weights_file
+    if weights_file() is None: pytest.skip("resemble-perth is not installed")
+    Watermark().mark(Clip.load(packaged_voice()).to(24000)).save(tmp_path/"a.mp3")
+    code, out, err = ask(capsys, "evaluate", "--is-synthetic", tmp_path/"a.mp3")
+    assert code == 0 and "marked as synthetic" in out and "synthetic speech by Harmonica" in out, err
+    code, out, err = ask(capsys, "evaluate", "--is-synthetic", packaged_voice())
+    assert code == 1 and "no mark" in out, err
+    refused(capsys, "does not exist", "evaluate", "--is-synthetic", tmp_path/"none.wav")
+
 def test_evaluate_mistakes(capsys, tmp_path):
     refused(capsys, "--testset", "evaluate")
     refused(capsys, "give one of", "evaluate", "--testset", "a.jsonl", "--wavs", "b.jsonl")
@@ -188,10 +257,10 @@ def test_sound_is_painted_and_a_decoder_learns_from_it(capsys, tmp_path, home):
     crops = AudioCrops(tmp_path/"painted", 6, 1.28)
     b = next(iter(crops)); whole = b.painted.isnan().all((1,2)); part = b.painted.isnan().any((1,2))
     assert b.painted.shape == (6, 64, 64) and torch.equal(whole, part) and not whole.all()
-    save_model(tmp_path/"bold.safetensors", load_model(cli.packaged_weights("nar"), kind="nar"), bits=8, guidance=2.)
+    save_model(tmp_path/"bold.safetensors", load_model(packaged_weights("nar"), kind="nar"), bits=8, guidance=2.)
     assert ask(capsys, "preprocess", "--dataset", tmp_path/"m.jsonl", "--nar", tmp_path/"bold.safetensors", "--out", tmp_path/"bold")[0] == 0
     assert (tmp_path/"bold/painted.f16").read_bytes() != (tmp_path/"painted/painted.f16").read_bytes()      # as bold as it will be when it speaks
-    code, out, err = ask(capsys, "train", "--config", "micro", "--stage", "decoder", "--init", cli.packaged_weights("codec"), f"data.audio_dir={tmp_path}/painted",
+    code, out, err = ask(capsys, "train", "--config", "micro", "--stage", "decoder", "--init", packaged_weights("codec"), f"data.audio_dir={tmp_path}/painted",
                          "training.batch_size=2", "training.max_steps=2", "training.log_every=1", "training.precision=bf16", "--out", tmp_path/"run", "--device", "cpu", "--quiet")
     assert code == 0, err
     log = [json.loads(l) for l in open(tmp_path/"run/log.jsonl")]
@@ -200,7 +269,7 @@ def test_sound_is_painted_and_a_decoder_learns_from_it(capsys, tmp_path, home):
 
 def test_ctrl_c(capsys, monkeypatch, tmp_path):
     def stopped(*a, **k): raise KeyboardInterrupt
-    monkeypatch.setattr(cli, "cook", stopped)
+    monkeypatch.setattr(recipes, "train", stopped)
     code, out, err = ask(capsys, "train", "--config", "smoke", "--out", tmp_path/"r", "--device", "cpu")
     assert code == 130 and "--resume" in err and err.count("\n") == 1
 

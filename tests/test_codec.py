@@ -1,12 +1,13 @@
 "harmonica.codec: the sounds people bring, good and bad; books; one interface over every codec"
 import importlib, io, json, os, sys, time, types
+from pathlib import Path
 from urllib.error import URLError
 import numpy as np, pytest, soundfile as sf, torch
 from hypothesis import given, settings, strategies as st
 from safetensors.torch import save_file
 from torch import nn
 from harmonica import codec as C
-from harmonica.codec import Clip, Codec, RVQ, load_codec, nearest, packaged_voice, reference, register_codec
+from harmonica.codec import Clip, Codec, Encoder, RVQ, load_codec, nearest, packaged_voice, packaged_voices, reference, register_codec
 
 RNG = np.random.default_rng(0)
 
@@ -42,11 +43,42 @@ def test_public_names():
     for n in "Clip reference RVQ Codec EncodecCodec DacCodec register_codec load_codec packaged_voice".split(): assert n in C.__all__
 
 def test_packaged_voice(voice):
-    info = json.loads((packaged_voice().parent/"reader.json").read_text())
-    assert {"file","text","speaker","source","licence"} <= set(info) and info["file"] == packaged_voice().name
+    info = packaged_voices()["reader"]
+    assert info["file"] == packaged_voice().name
     assert 5 <= voice.seconds <= 8 and packaged_voice().stat().st_size < 60_000
     clip, notes = reference(packaged_voice())
     assert not any(w in " ".join(notes) for w in ("noisy", "clipped", "only"))
+
+def test_a_dozen_packaged_voices():
+    there = packaged_voices()
+    assert len(there) >= 13 and next(iter(there)) == "reader" and sum(v["sex"] == "female" for v in there.values()) >= 5
+    assert sum(packaged_voice(n).stat().st_size for n in there) <= 300_000
+    for name,v in there.items():
+        assert {"file", "seconds", "sex", "accent", "pitch", "text", "speaker", "source", "licence", "consent"} == set(v), name
+        assert v["licence"] in ("CC BY 4.0", "CC0") and v["consent"] and "http" in v["source"]
+        clip = Clip.load(packaged_voice(name)); assert 3 <= clip.seconds <= 8 and abs(clip.seconds-v["seconds"]) < .1
+        assert not any(w in " ".join(reference(packaged_voice(name))[1]) for w in ("noisy", "clipped", "only")), name
+    with pytest.raises(ValueError) as e: packaged_voice("nobody")
+    one_line(e, "nobody", "reader", "ruth")
+
+def test_sound_is_sent_while_it_comes(voice):
+    parts = [voice.cut(i*.5, .5) for i in range(6)]
+    for kind in (".wav", ".mp3", ".opus", ".ogg", ".flac"):
+        enc = Encoder(kind, voice.rate, "a remark"); sent = [enc(p) for p in parts] + [enc.close()]
+        back = Clip.load(b"".join(sent)); assert abs(back.seconds-3) < .15, kind
+        assert kind in (".flac", ".ogg") or sum(map(bool, sent)) > 3, kind     # FLAC waits for the end, Vorbis collects
+        assert kind in (".wav", ".flac") or back.comment == "a remark"
+    enc = Encoder(".pcm", voice.rate); assert len(b"".join(enc(p) for p in parts)) == 2*sum(map(len, parts)) and enc.close() == b""
+    with pytest.raises(ValueError) as e: Encoder(".doc")
+    one_line(e, ".doc", ".wav")
+
+def test_disk_full(tmp_path, voice, monkeypatch):
+    def full(self, data): self.open("wb").write(data[:100]); raise OSError(28, "No space left on device")
+    monkeypatch.setattr(Path, "write_bytes", full)
+    for suffix in (".wav", ".ogg", ".mp3"):
+        with pytest.raises(ValueError) as e: voice.save(tmp_path/f"a{suffix}")
+        one_line(e, "disk full", "make room")
+    assert not list(tmp_path.iterdir())
 
 def test_cut_join(voice):
     assert voice.cut(1, 2).seconds == 2 and (voice.cut(0, 1) + voice.cut(1)).samples.tolist() == voice.samples.tolist()
@@ -62,7 +94,7 @@ def test_to_keeps_length(n, a, b):
     out = Clip(np.ones(n, np.float32)*.5, a).to(b)
     assert len(out) == -(-n*b//a) and out.rate == b and out.samples.dtype == np.float32
 
-@pytest.mark.parametrize("suffix,eps", [(".wav",1e-4),(".flac",1e-4),(".ogg",.2),(".mp3",.2)])
+@pytest.mark.parametrize("suffix,eps", [(".wav",1e-4),(".flac",1e-4),(".ogg",.2),(".opus",.2),(".mp3",.2)])
 def test_save_load(tmp_path, suffix, eps):
     a = Clip(.3*np.sin(np.arange(24000)/20).astype(np.float32))
     p = a.save(tmp_path/"new"/f"x{suffix}")

@@ -1,0 +1,209 @@
+"The server: what OpenAI's client asks for, what it refuses, and that one listener does not starve another"
+import asyncio, base64, json, subprocess, sys, threading, time
+import numpy as np, pytest, torch
+from harmonica.codec import Clip, packaged_voice, packaged_voices
+from harmonica.serve import Busy, Limits, Worker, Voices, make_app
+
+pytest.importorskip("starlette"); pytest.importorskip("prometheus_client")
+from starlette.testclient import TestClient
+
+class Mouth:
+    "A stand-in for Voice: says a tenth of a second a word, and remembers"
+    notes, rate = ["resampled"], 24000
+    def __init__(self): self.said, self.closed, self.slow = [], 0, 0
+    def like(self, sound, text=None):
+        Clip.load(sound)
+        return self
+    def save(self, path): path.write_bytes(b"x"); return path
+    def stream(self, text, **how):
+        if how.get("speed", 1) > 2: raise ValueError(f"speed was {how['speed']}; it must lie between 0.5 and 2: try speed=1.2")
+        self.said.append((text, how))
+        def pieces():
+            try:
+                for w in text.split(): time.sleep(self.slow); yield Clip(.1*np.sin(np.arange(2400)/9), 24000)
+            finally: self.closed += 1
+        return pieces()
+
+@pytest.fixture
+def mouth(): return Mouth()
+def client(mouth, base="http://127.0.0.1", **kw): return TestClient(make_app(mouth, **kw), base_url=base, raise_server_exceptions=False)
+ask = lambda c, **kw: c.post("/v1/audio/speech", json=dict(dict(model="harmonica", input="one two three", voice="ruth"), **kw))
+def refused(r, status, *words):
+    assert r.status_code == status, (r.status_code, r.text)
+    e = r.json()["error"]; assert {"message", "type", "param", "code"} <= set(e) and "\n" not in e["message"]
+    for w in words: assert w in e["message"], e
+
+@pytest.mark.parametrize("kind,mime", [("mp3", "audio/mpeg"), ("wav", "audio/wav"), ("opus", "audio/ogg"), ("flac", "audio/flac"), ("pcm", "audio/pcm")])
+def test_formats(mouth, kind, mime):
+    r = ask(client(mouth), response_format=kind)
+    assert r.status_code == 200 and r.headers["content-type"] == mime
+    clip = Clip(np.frombuffer(r.content, "<i2"), 24000) if kind == "pcm" else Clip.load(r.content)
+    assert abs(clip.seconds-.3) < .1
+
+def test_events(mouth):
+    r = ask(client(mouth), stream_format="sse", response_format="wav")
+    events = [json.loads(l[6:]) for l in r.text.split("\n") if l.startswith("data: ")]
+    assert [e["type"] for e in events] == ["speech.audio.delta"]*3 + ["speech.audio.done"]
+    assert abs(Clip.load(b"".join(base64.b64decode(e["audio"]) for e in events[:-1])).seconds-.3) < .01
+
+def test_options_reach_the_voice(mouth):
+    assert ask(client(mouth), speed=1.5, seed=3, voice={"id": "ruth"}).status_code == 200
+    assert mouth.said == [("one two three", dict(speed=1.5, seed=3))]
+
+def test_refusals(mouth):
+    c = client(mouth, limits=Limits(text=100))
+    refused(ask(c, voice="nobody"), 404, "nobody", "ruth")
+    refused(ask(c, input=""), 400, "input"); refused(ask(c, input="?!"), 400, "spoken"); refused(ask(c, input=7), 400, "input")
+    refused(ask(c, input="x "*60), 413, "120", "100")
+    refused(ask(c, response_format="doc"), 400, "mp3"); refused(ask(c, speed=9), 400, "0.5 and 2"); refused(ask(c, text="hi"), 400, "unknown field")
+    refused(c.post("/v1/audio/speech", content=b"{"), 400, "JSON"); refused(c.post("/v1/audio/speech", content=b"["*2000), 413, "bytes")
+    refused(c.post("/v1/audio/speech", content=iter([b"{}"])), 411, "Content-Length")
+    assert c.get("/v1/audio/speech").status_code == 405 and c.get("/nothing").status_code == 404
+
+def test_whose_request(mouth):
+    c = client(mouth)
+    refused(c.post("/v1/audio/speech", json=dict(input="hi"), headers={"Origin": "http://evil.example"}), 403, "evil.example")
+    assert client(mouth, "http://evil.example").get("/v1/voices").status_code == 400         # another name for this machine
+    guarded = client(mouth, "http://anywhere.example", token="secret")
+    for headers in ({}, {"Authorization": "Bearer wrong"}, {"Authorization": "Bearer é".encode("latin-1")}):
+        refused(guarded.get("/v1/voices", headers=headers), 401, "token")
+        refused(guarded.post("/v1/audio/speech", json=dict(input="hi"), headers=headers), 401, "token")
+        refused(guarded.get("/metrics", headers=headers), 401, "token")
+    assert guarded.get("/v1/voices", headers={"Authorization": "Bearer secret"}).status_code == 200
+    assert guarded.get("/health").status_code == 200
+
+def test_voices(mouth, tmp_path):
+    c = client(mouth, folder=tmp_path, limits=Limits(voices=1)); sound = dict(file=packaged_voice().read_bytes())
+    there = c.get("/v1/voices").json()["voices"]; assert {v["name"] for v in there} == set(packaged_voices())
+    add = lambda name="me", consent="My own voice, for tests.", files=sound: c.post("/v1/voices", data=dict(name=name, consent=consent), files=files)
+    refused(add(consent=" "), 400, "consent"); refused(add("../me"), 400, "name"); refused(add("ruth"), 400, "ruth", "already")
+    refused(c.post("/v1/voices", data=dict(name="me", consent="My own voice, yes."), files=dict(other=b"x")), 400, "file")
+    refused(add(files=dict(file=b"no sound")), 400, "not a sound file")
+    assert not list(tmp_path.iterdir())
+    assert add().status_code == 201 and ask(c, voice="me").status_code == 200
+    kept = json.loads((tmp_path/"me.json").read_text()); assert kept["consent"] == "My own voice, for tests." and kept["agreed"].startswith("20")
+    refused(add("more"), 400, "voices were added")
+    assert ask(client(mouth, folder=tmp_path), voice="me").status_code in (200, 400)         # it is there after a new start
+    assert "me" in Voices(mouth, tmp_path).facts
+    refused(c.delete("/v1/voices/ruth"), 400, "stays"); assert c.delete("/v1/voices/me").status_code == 200
+    refused(c.delete("/v1/voices/me"), 404, "me"); assert not list(tmp_path.iterdir())
+
+def test_uploads_are_bounded(mouth):
+    c = client(mouth, limits=Limits(upload=1000))
+    refused(c.post("/v1/voices", data=dict(name="me", consent="My own voice, yes."), files=dict(file=b"x"*20_000)), 413, "bytes")
+
+def test_metrics_and_health(mouth):
+    c = client(mouth); ask(c); ask(c, voice="nobody")
+    text = c.get("/metrics").text
+    assert 'harmonica_requests_total{status="200"} 1.0' in text and 'status="404"} 1.0' in text and "harmonica_speech_seconds_total 0.3" in text
+    assert c.get("/health").json()["status"] == "ok" and c.get("/v1/models").json()["data"][0]["id"] == "harmonica"
+
+def test_page(mouth):
+    r = client(mouth).get("/")
+    assert "<textarea" in r.text and "http" not in r.text.replace("http-equiv", "") and "default-src 'self'" in r.headers["content-security-policy"]
+
+# -- the queue
+
+def run(f): return asyncio.run(asyncio.wait_for(f, 30))
+
+def test_who_waits_longest_comes_first_and_nobody_starves():
+    async def main():
+        w, order = Worker(), []
+        def pieces(name, n):
+            for _ in range(n): time.sleep(.01); order.append(name); yield Clip([0.]*2400)
+        async def all(j): return [c async for c in j]
+        long = asyncio.create_task(all(w.ask(pieces("long", 50)))); await asyncio.sleep(.1)
+        assert len(await all(w.ask(pieces("short", 2)))) == 2
+        at = max(i for i,n in enumerate(order) if n == "short"); assert at < 40
+        assert len(await long) == 50; w.close()
+    run(main())
+
+def test_a_full_queue_says_so():
+    async def main():
+        w = Worker(Limits(queue=2)); stop = threading.Event()
+        def wait(): stop.wait(10); yield Clip([0.])
+        jobs = [w.ask(wait()), w.ask(wait())]
+        with pytest.raises(Busy, match="2 requests"): w.ask(wait())
+        stop.set()
+        for j in jobs: assert len([c async for c in j]) == 1
+        w.close()
+    run(main())
+
+def test_a_listener_who_leaves_frees_the_work():
+    async def main():
+        w, made, closed = Worker(), [], []
+        def pieces():
+            try:
+                for i in range(1000): made.append(i); time.sleep(.005); yield Clip([0.]*2400)
+            finally: closed.append(True)
+        job = aiter(w.ask(pieces())); await anext(job); await job.aclose()
+        async def after():
+            async for c in w.ask(iter([Clip([0.])])): return c
+        await after(); await asyncio.sleep(.3); assert closed and len(made) < 100; w.close()
+    run(main())
+
+def test_nothing_is_made_far_ahead_of_a_slow_listener():
+    async def main():
+        w, made = Worker(Limits(ahead=1.)), []
+        def pieces():
+            for i in range(100): made.append(i); yield Clip([0.]*2400)
+        job = aiter(w.ask(pieces())); await anext(job); await asyncio.sleep(.5)
+        assert len(made) <= 13; rest = [c async for c in job]; assert len(rest) == 99; w.close()
+    run(main())
+
+def test_time_runs_out():
+    async def main():
+        w = Worker(Limits(seconds=.05))
+        def pieces():
+            while True: time.sleep(.03); yield Clip([0.]*24)
+        with pytest.raises(TimeoutError, match="shorter text"): [c async for c in w.ask(pieces())]
+        w.close()
+    run(main())
+
+def test_an_error_in_the_middle_reaches_its_listener_alone():
+    async def main():
+        w = Worker()
+        def bad(): yield Clip([0.]); raise ValueError("broken")
+        with pytest.raises(ValueError, match="broken"): [c async for c in w.ask(bad())]
+        assert len([c async for c in w.ask(iter([Clip([0.])]*3))]) == 3; w.close()
+    run(main())
+
+# -- as a user meets it
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory):
+    "The command itself, packaged models, a port of its own"
+    import socket
+    s = socket.socket(); s.bind(("127.0.0.1", 0)); port = s.getsockname()[1]; s.close()
+    p = subprocess.Popen([sys.executable, "-c", f"import sys; from harmonica.serve import serve; sys.exit(serve(['--port', '{port}', '--voices', {str(tmp_path_factory.mktemp('voices'))!r}]))"],
+        stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    assert f":{port} is open" in p.stdout.readline()
+    import httpx
+    for _ in range(600):
+        try: httpx.get(f"http://127.0.0.1:{port}/health"); break
+        except httpx.TransportError: time.sleep(.1)
+    yield f"http://127.0.0.1:{port}"
+    p.terminate(); out, err = p.communicate(timeout=60)
+    assert p.returncode in (0, 143) and "Traceback" not in err, err
+
+def test_the_official_client(server):
+    from openai import BadRequestError, NotFoundError, OpenAI
+    c = OpenAI(base_url=f"{server}/v1", api_key="none", max_retries=0)
+    assert 0 < Clip.load(c.audio.speech.create(model="harmonica", voice="ruth", input="Hi.", response_format="wav").content).seconds < 5
+    with c.audio.speech.with_streaming_response.create(model="harmonica", voice="reader", input="One. And two more.", response_format="pcm") as r:
+        assert sum(len(b) for b in r.iter_bytes()) > 10_000
+    with pytest.raises(NotFoundError, match="nobody"): c.audio.speech.create(model="harmonica", voice="nobody", input="Hi.")
+    with pytest.raises(BadRequestError, match="speed"): c.audio.speech.create(model="harmonica", voice="ruth", input="Hi.", speed=4)
+    assert [m.id for m in c.models.list()] == ["harmonica"]
+
+def test_an_uploaded_voice_speaks(server):
+    import httpx
+    with httpx.Client(base_url=server, timeout=120) as c:
+        r = c.post("/v1/voices", data=dict(name="mine", consent="A packaged voice, for this test."), files=dict(file=packaged_voice("otto").read_bytes())); assert r.status_code == 201, r.text
+        assert Clip.load(c.post("/v1/audio/speech", json=dict(input="Hi.", voice="mine")).content).seconds > .1
+
+def test_doors_stay_closed(capsys, tmp_path):
+    from harmonica.serve import serve
+    for args,words in ((["--host", "0.0.0.0"], "HARMONICA_TOKEN"), (["--port", "99999"], "--port"), (["--voices", str(tmp_path/"f"/"x")], "can't be written")):
+        (tmp_path/"f").write_text("")
+        assert serve(args) == 2; err = capsys.readouterr().err; assert words in err and err.count("\n") == 1
