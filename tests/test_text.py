@@ -111,7 +111,7 @@ over 3B people | over three billion people
 20€ | twenty euros
 ¥500 | five hundred yen
 75¢ | seventy-five cents
-US$5 | five dollars
+US$5 | five U S dollars
 a $20 bill | a twenty dollar bill
 a $5-million deal | a five million dollar deal
 $20-30 | twenty to thirty dollars
@@ -169,7 +169,7 @@ a 5-km run | a five kilometer run
 (555) 123-4567 | five five five, one two three, four five six seven
 1-800-555-1234 | one, eight zero zero, five five five, one two three four
 v1.2.3 | version one point two point three
-192.168.0.1 | one hundred and ninety-two point one hundred and sixty-eight point zero point one
+192.168.0.1 | one nine two dot one six eight dot zero dot one
 2-3 weeks | two to three weeks
 pages 10–20 | pages ten to twenty
 #5 | number five
@@ -265,7 +265,7 @@ https://example.com/a | example dot com slash a
 www.github.com. | W W W dot github dot com.
 x² | x squared
 ~5 | about five
-5*3 | five three
+5*3 | five times three
 snake_case | snake case
 # marks
 Hello... | Hello.
