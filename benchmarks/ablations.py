@@ -8,6 +8,7 @@
 DIR are caches made by harmonica-preprocess, with a split `valid`. Runs go to --out (default runs/ablations) and are resumed if they are there, with KIND.png; a table on the screen; KIND.json beside this file, from where the notebooks draw. ITEMS is a .jsonl with text and prompt in each row.
 """
 import argparse, json, os, shutil
+from dataclasses import replace
 from pathlib import Path
 import numpy as np, pyarrow as pa, torch
 from harmonica import Voice
@@ -27,18 +28,19 @@ def runs(a, variants):
         t = train_ar(cfg, folder, a.device, resume=(folder/"last.pt").exists(), progress=not a.quiet)
         yield name, (t.ema if t.ema is not None else t.model).eval(), t.valid or []
 
+def without_targets(batch): return replace(batch, codes=None, n_frames=None, durations=None, book0=None, prompt_text_len=0*batch.prompt_len)
+
 @torch.no_grad()
 def lengths(model, valid, n, seed=0):
     "Predicted, spoken and true frames of valid utterances whose prompt is another one, and the bounds"
     rows = []
     for b in valid:
-        dur = model.length(model.text(b.text, b.text_len), b.text_len, model.speaker(b.prompt, b.prompt_len)).sum(1)
         for i in range(len(b)):
             if b.continues[i] or len(rows) >= n: continue
-            prompt = b.prompt[i,:,:int(b.prompt_len[i])] if b.prompt_len[i] else None
-            lo, hi = (int(x) for x in model.length.bounds(dur[i:i+1]))
-            said = model.generate_batch([b.text[i,:int(b.text_len[i])]], [prompt], seed=seed+len(rows))[0][0]
-            rows.append(dict(true=int(b.n_frames[i]), predicted=float(dur[i]), spoken=len(said), lo=lo, hi=hi))
+            context = model.encode(ask := without_targets(b[i:i+1]))
+            (codes,), _ = model.generate(ask, generator=torch.Generator().manual_seed(seed+len(rows)))
+            low, high = (int(x) for x in model.frame_bounds(context))
+            rows.append(dict(true=int(b.n_frames[i]), predicted=float(context.n_frames), spoken=len(codes), lo=low, hi=high))
     return rows
 
 def length(a):
@@ -65,8 +67,10 @@ def hearing_itself(model, valid, n, seed=0):
     for b in valid:
         for i in range(len(b)):
             if b.continues[i] or said >= n: continue
-            said += 1; T = int(b.n_frames[i]); prompt = b.prompt[i,:,:int(b.prompt_len[i])] if b.prompt_len[i] else None
-            c = model.generate_batch([b.text[i,:int(b.text_len[i])]], [prompt], seed=seed+said, min_frames=T, max_frames=T)[0][0].numpy(); t = b.codes[i,0,:T].numpy()
+            said += 1
+            T, t = int(b.n_frames[i]), b.codes[i,0,:b.n_frames[i]].numpy()
+            dice = torch.Generator().manual_seed(seed+said)
+            c = model.generate(without_targets(b[i:i+1]), generator=dice, min_frames=T, max_frames=T)[0][0].numpy()
             edges = np.flatnonzero(np.diff(c, prepend=-1, append=-1)); runs_.append(int(np.diff(edges).max()))
             k = min(len(c), T); near.append(float(np.mean([c[j] in t[max(0, j-5):j+6] for j in range(k)])))
             np.add.at(kl[0], c, 1); np.add.at(kl[1], t, 1)

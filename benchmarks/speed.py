@@ -14,7 +14,8 @@ import numpy as np, torch
 sys.path.insert(0, str(Path(__file__).parent))
 from plain import Plain
 from harmonica.ar import AR, ARConfig
-from harmonica.data import Batch, BucketSampler, CodesDataset, _write_shard, make_loader
+from harmonica.batch import Batch
+from harmonica.data import BucketSampler, CodesDataset, _write_shard, make_loader
 from harmonica.nar import NAR, NARConfig
 from harmonica.train import PRECISIONS, TrainConfig, Trainer
 
@@ -25,16 +26,15 @@ SIZES = dict(full=dict(ar=dict(d_model=512, n_heads=8, n_layers=12, d_ff=1856), 
 def build(kind, z, checkpoint=False, group=None):
     torch.manual_seed(0)
     c = dict(z["ar" if kind.endswith("ar") and kind != "nar" and kind != "plain-nar" else "nar"])
-    if kind == "ar": return AR(ARConfig(**c, n_q=z["n_q"], n_bins=z["n_bins"], frame_rate=z["frame_rate"], group=group or z["group"], dropout=0., cond_drop=0., grad_checkpoint=checkpoint))   # a step without its prefix would be no step to count
+    if kind == "ar": return AR(ARConfig(**c, n_q=z["n_q"], n_bins=z["n_bins"], frame_rate=z["frame_rate"], group=group or z["group"], dropout=0., grad_checkpoint=checkpoint))
     if kind == "nar": return NAR(NARConfig(**c, vocab_size=128, n_q=z["n_q"], n_bins=z["n_bins"], dropout=0., grad_checkpoint=checkpoint))
     return Plain(bins=z["n_bins"], d=c["d_model"], heads=c["n_heads"], layers=c["n_layers"], d_ff=c["d_ff"], causal=kind == "plain-ar")
 
 def batch(z, B, T, L=None, P=None, seed=0):
     g = torch.Generator().manual_seed(seed); L, P = L or max(4, T//4), P if P is not None else round(z["prompt"]*z["frame_rate"])   # as long as the recipe's prompts are on average
-    n = lambda k: torch.full((B,), k)
     codes = lambda k: torch.randint(z["n_bins"], (B, z["n_q"], k), generator=g)
     when = torch.diff(torch.linspace(0, T, L+1).round().long()).expand(B, -1)
-    return Batch(torch.randint(1, 50, (B, L), generator=g), n(L), codes(T), n(T), codes(P), n(P), torch.zeros(B, dtype=torch.bool), [str(i) for i in range(B)], when)
+    return Batch.of(torch.randint(1, 50, (B, L), generator=g), codes=codes(T), prompts=codes(P), durations=when)
 
 class Step:
     "One AdamW update, as `Trainer` makes it"

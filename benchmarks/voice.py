@@ -4,7 +4,7 @@
     voice.py prompts   ITEMS [--asr FOLDER]     likeness and word errors by the length of the prompt: 1, 2, 3, 5 and 10 s
     voice.py ablations ITEMS [--asr FOLDER]     without prompt, without speaker vector, without durations, without tuning
     voice.py books     ITEMS [--asr FOLDER]     how many books the NAR should fill
-    voice.py draws     ITEMS [--asr FOLDER]     temperatures
+    voice.py draws     ITEMS [--asr FOLDER]     temperatures, and repetition-aware sampling
     voice.py guidance  ITEMS [--asr FOLDER]     how far the NAR should go towards the prompt's voice
     voice.py tuning    ITEMS [--asr FOLDER]     what each correction that a voice learns from its prompt is worth
     voice.py means     ITEMS                    recordings (rows with wav, text, speaker) repainted by the NAR from their true book 0: likeliest codes, mean vectors book by book, all in one stroke
@@ -16,13 +16,14 @@
 ITEMS is a .jsonl with text and prompt in each row. A table on the screen, and its figures (value, and bounds of 95%) as KIND.json in the folder --out.
 """
 import argparse, json, statistics, time
-from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 import torch
 from harmonica import Clip, Voice
 from harmonica.checkpoint import load_model, packaged_weights
 from harmonica.codec import packaged_voice, reference as best_part
 from harmonica.eval import evaluate, read_rows
+from harmonica.infer import Sampling
 from harmonica.microcodec import MelLoss
 from harmonica.text import normalize
 
@@ -45,10 +46,10 @@ class Speaker:
 
 def mute_speaker(v, reference):
     "The speaker vector of nobody"
-    for m in (v.ar, v.nar): m.speaker.forward = lambda prompt, n=None, s=m.speaker: s.nobody.expand(len(prompt), -1)
+    for m in (v.ar, v.nar): m.speaker.forward = lambda prompt, n=None, s=m.speaker: s.null_speaker.expand(len(prompt), -1)
     return v
 
-def no_prompt(v, reference): v.prompt = v.prompt[:,:0]; return v.tune()
+def no_prompt(v, reference): v.prompt.codes = v.prompt.codes[:,:0]; return v.calibrate()
 
 def no_durations(v, reference):
     "Every symbol takes equally long"
@@ -56,14 +57,14 @@ def no_durations(v, reference):
     v.ar.length.predict.forward = lambda x, n, s, f=type(inner).forward: (lambda d: (d>0)*d.sum(1, keepdim=True)/(d>0).sum(1, keepdim=True))(f(inner, x, n, s))
     return v
 
-def tuned(**how): return lambda v, reference: v.tune(**how)
+def calibrated(**how): return lambda v, reference: v.calibrate(**how)
 UNTUNED = dict(mean=False, spread=0., tone=False)
 
 def seconds(n):
     def cut(v, reference):
         heard = best_part(reference, v.prompt_seconds, v.codec.sample_rate)[0]
-        v.prompt, v.timbre = v.prompt[:,:v.codec.frames(n)], v.codec.timbre(torch.from_numpy(heard.cut(0, n).samples))
-        return v.tune()
+        v.prompt.codes, v.prompt.timbre = v.prompt.codes[:,:v.codec.frames(n)], v.codec.timbre(torch.from_numpy(heard.cut(0, n).samples))
+        return v.calibrate()
     return cut
 
 def books(n):
@@ -71,7 +72,7 @@ def books(n):
     return few
 
 def bold(g):
-    def how(v, reference): v.guidance = g; return v.tune()
+    def how(v, reference): v.guidance = g; return v.calibrate()
     return how
 
 def pairs(rows):
@@ -84,41 +85,37 @@ def means(rows):
     "Distances from all true books: of log-mel spectrograms, and of vectors (squared)"
     v, aligner, mel, far = Voice.load(), load_model(packaged_weights("aligner")), MelLoss(), {}
     at_once, v.nar.stroke = v.nar.stroke, None
+    hear = lambda z: torch.from_numpy(v.codec.decode_vectors(z).samples)[None]
     for r,other in pairs(rows):
         clip = Clip.load(r["wav"]).tidy(); codes = v.codec.encode(clip)
-        text = torch.tensor(v.tokenizer.encode(r["text"], edges=True)); when = aligner.durations(clip, r["text"], v.codec.frame_rate, codes.shape[1])
+        when = aligner.durations(clip, r["text"], v.codec.frame_rate, codes.shape[1])
         if not when: continue
-        entries = lambda c: c if c.is_floating_point() else v.codec.rvq.decode(c[None])[0]
-        hear = lambda c: torch.from_numpy(v.decode(entries(c)).samples)[None]
-        whole, how = hear(codes), dict(prompt=v.like(other["wav"]).prompt, durations=torch.tensor(when), vectors=v.codec.rvq.books)
-        def note(k, name, x): far.setdefault((k, name), []).append((float(mel(hear(x), whole)), float((entries(x)-entries(codes)).pow(2).mean())))
+        true, request = v.codec.vectors(codes), v.like(other["wav"]).request(normalize(r["text"]))
+        def paint(k): return v.nar.generate(request, [codes[0]], [torch.tensor(when)], k, entries=v.codec.entries)[0]
+        def note(k, name, z): far.setdefault((k, name), []).append((float(mel(hear(z), hear(true))), float((z-true).pow(2).mean())))
         for k in (1, 2, 3, 4, 8):
-            for name,x in zip(("true", "likeliest", "mean"), (codes[:k], *v.nar.generate(text, codes[0], n_q=k, **how))): note(k, name, x)
-        if at_once is not None: v.nar.stroke = at_once; note(8, "one stroke", v.nar.generate(text, codes[0], n_q=1, **how)[1]); v.nar.stroke = None
+            likeliest, mean = paint(k)
+            for name,z in zip(("true", "likeliest", "mean"), (v.codec.vectors(codes[:k]), v.codec.vectors(likeliest), mean)): note(k, name, z)
+        if at_once is not None: v.nar.stroke = at_once; note(8, "one stroke", paint(1)[1]); v.nar.stroke = None
     print("books  true  likeliest  mean  one stroke   (distance of log-mel spectrograms / of vectors, %d recordings)" % len(far[1, "true"]))
     for k in (1, 2, 3, 4, 8): print(f"{k:5}", *("{:8.3f} / {:.4f}".format(*(sum(x)/len(x) for x in zip(*far[k,n]))) for n in ("true", "likeliest", "mean", "one stroke") if (k,n) in far))
-
-@contextmanager
-def borrowed(v, when):
-    "The AR takes these durations for its own"
-    inner = v.ar.length.predict
-    inner.forward = lambda x, n, spk: when[None].float()
-    try: yield
-    finally: del inner.forward
 
 def ladder(rows):
     "Rung by rung from a recording to a sentence that is wholly made: rows for `evaluate`, in the voice of the speaker's recording before"
     v, aligner, rungs = Voice.load(), load_model(packaged_weights("aligner")), {}
     for other,r in pairs(rows):
         clip, me = Clip.load(r["wav"]).tidy(v.codec.sample_rate), v.like(other["wav"])
-        codes, text = v.codec.encode(clip), me.tokens(normalize(r["text"]))
+        codes, request = v.codec.encode(clip), me.request(normalize(r["text"]))
         when = torch.tensor(aligner.durations(clip, r["text"], v.codec.frame_rate, codes.shape[1]))
-        if len(when) != len(text): continue                            # what is said is not what is written
-        wave, decode = torch.from_numpy(clip.samples)[None], lambda z: Clip(v.codec.sound(z)[0].detach().numpy(), clip.rate)
-        with borrowed(v, when): first = me.book0(normalize(r["text"]), torch.Generator().manual_seed(0), me.temperature)
-        made = {"the recording": clip, "the codec's vectors, before the books": decode(v.codec.latents(wave)), "all true codes": v.codec.decode(codes), "true codes of 4 books": v.codec.decode(codes[:4]),
-            "book 0 and durations true, the rest by the NAR": me.decode(me.books(normalize(r["text"]), codes[0], when=when)[1]),
-            "only durations true": me.decode(me.books(normalize(r["text"]), first, when=when)[1]), "nothing true but the words": me.say(r["text"])}
+        if len(when) != request.text_len: continue                      # what is said is not what is written
+        timed = replace(request, durations=when[None].float())          # the AR takes these durations for its own
+        first, _ = me.predict_coarse(timed, Sampling(), torch.Generator().manual_seed(0))
+        paint = lambda book0: me.decode(me.predict_fine(request, book0, when)[1])
+        with torch.no_grad(): before = v.codec.latents(torch.from_numpy(clip.samples)[None])[0]
+        made = {"the recording": clip, "the codec's vectors, before the books": v.codec.decode_vectors(before),
+            "all true codes": v.codec.decode(codes), "true codes of 4 books": v.codec.decode(codes[:4]),
+            "book 0 and durations true, the rest by the NAR": paint(codes[0]), "only durations true": paint(first),
+            "nothing true but the words": me.say(r["text"])}
         for k,c in made.items(): rungs.setdefault(k, []).append(dict(id=str(len(rungs.get(k, []))), wav=c, text=r["text"], prompt=other["wav"]))
     return rungs
 
@@ -180,11 +177,11 @@ def main():
     if a.kind == "first": Path(a.out, "first.json").write_text(json.dumps(first(items), indent=1)); return
     variants = dict(hard=lambda: {"hard": Speaker(Voice.load())},
         prompts=lambda: {f"{n:g} s": Speaker(Voice.load(), seconds(n)) for n in (1,2,3,5,10)},
-        ablations=lambda: {"whole": Speaker(Voice.load()), "no prompt, no speaker vector": Speaker(Voice.load(), no_prompt), "no speaker vector": Speaker(Voice.load(), mute_speaker), "equal durations": Speaker(Voice.load(), no_durations), "not tuned": Speaker(Voice.load(), tuned(**UNTUNED))},
+        ablations=lambda: {"whole": Speaker(Voice.load()), "no prompt, no speaker vector": Speaker(Voice.load(), no_prompt), "no speaker vector": Speaker(Voice.load(), mute_speaker), "equal durations": Speaker(Voice.load(), no_durations), "not tuned": Speaker(Voice.load(), calibrated(**UNTUNED))},
         books=lambda: {f"{n} books": Speaker(Voice.load(), books(n)) for n in (1,2,3,4,6,8)},
         guidance=lambda: {f"guidance {g:g}": Speaker(Voice.load(), bold(g)) for g in (1., 1.5, 2., 3.)},
-        tuning=lambda: {k: Speaker(Voice.load(), tuned(**how)) for k,how in {"not tuned": UNTUNED, "gains": dict(mean=False, spread=0.), "mean, gains": dict(spread=0.), "mean, half the spread, gains": {}, "mean, spread, gains": dict(spread=1.)}.items()},
-        draws=lambda: {f"temperature {t:g}": Speaker(Voice.load(), temperature=t) for t in (0., .3, .5, .8)})[a.kind]()
+        tuning=lambda: {k: Speaker(Voice.load(), calibrated(**how)) for k,how in {"not tuned": UNTUNED, "gains": dict(mean=False, spread=0.), "mean, gains": dict(spread=0.), "mean, half the spread, gains": {}, "mean, spread, gains": dict(spread=1.)}.items()},
+        draws=lambda: {f"temperature {t:g}": Speaker(Voice.load(), temperature=t) for t in (0., .3, .5, .8)} | {"repetition-aware": Speaker(Voice.load(), temperature=.8, ras_window=10)})[a.kind]()
     for name,voice in variants.items():
         rep = evaluate(items, voice, asr=a.asr, scores=a.scores, progress=False)
         found[name] = figures(rep)

@@ -474,6 +474,9 @@ def forward(self:RVQ,
 # %% ../nbs/00_codec.ipynb #89cf27b7
 class Codec(nn.Module):
     "Sound to codes and back. A subclass gives `to_codes` and `to_wave`"
+    ahead = None             # Frames that must be known beyond the one to be heard; None: `stream` can't decode in pieces
+    entries = None           # Vectors of the books' entries, (n_q,codebook_size,dim), where a frame is the sum of those that its codes name
+    takes_vectors = False    # Does `decode_vectors` decode such sums, too?
     def __init__(self,
         name:str, # What `load_codec` calls it
         sample_rate:int, # Samples a second it hears and speaks
@@ -482,11 +485,12 @@ class Codec(nn.Module):
         codebook_size:int, # Entries in each book
     ):
         super().__init__()
-        store_attr()
+        self.name, self.sample_rate, self.frame_rate, self.n_q, self.codebook_size = name, sample_rate, frame_rate, n_q, codebook_size
     def to_codes(self, x:Tensor)->Tensor: raise NotImplementedError   # Waves (B,N) -> codes (B,n_q,T)
     def to_wave(self, codes:Tensor)->Tensor: raise NotImplementedError # Codes (B,k,T) -> waves (B,N)
     def code_weights(self): return self.state_dict()                   # The tensors that decide which codes come out
-    def __repr__(self): return f"{type(self).__name__}({self.name}: {self.n_q} books of {self.codebook_size}, {self.frame_rate:g} frames/s, {self.sample_rate} Hz)"
+    def __repr__(self):
+        return f"{type(self).__name__}({self.name}: {self.n_q} books of {self.codebook_size}, {self.frame_rate:g} frames/s, {self.sample_rate} Hz)"
 
 # %% ../nbs/00_codec.ipynb #a250dfe5
 @patch
@@ -555,6 +559,45 @@ def decode(self:Codec,
     "Codes to a clip"
     codes = self.check_codes(codes).to(self.device)
     return Clip(self.to_wave(codes[None])[0].float(), self.sample_rate)
+
+# %% ../nbs/00_codec.ipynb #1a3d266d
+@patch
+def vectors(self:Codec,
+    codes:Tensor, # Codes, (k,T), of the first k books
+)->Tensor: # (T,dim)
+    "What codes stand for: the sum of the entries that they name"
+    return sum(e[c] for e,c in zip(self.entries, self.check_codes(codes).to(self.device)))
+
+@patch
+def decode_vectors(self:Codec,
+    z:Tensor, # Vectors, (T,dim)
+    tone:Tensor=None, # From `tone`
+)->Clip:
+    "Sums of entries, or what lies between them, to a clip"
+    raise ValueError(f"codec {self.name} can't decode vectors: give codes to decode, or use codec micro")
+
+@patch
+def stream(self:Codec,
+    pieces, # Iterable of codes (k,t) or, where the codec takes them, vectors (t,dim)
+    tone:Tensor=None, # From `tone`
+): # Iterator of Clips; together they are what `decode` makes of all the codes
+    "Decode codes as they come"
+    raise ValueError(f"codec {self.name} can't decode in pieces: decode whole sentences, or use codec micro")
+
+@patch
+def timbre(self:Codec,
+    wav:Tensor, # Samples, (N,)
+)->Tensor: # None: this codec does not tell
+    "What a sound sounds like on the whole"
+    return None
+
+@patch
+def tone(self:Codec,
+    have:Tensor, # Samples of a sound as it is, (N,)
+    want:Tensor, # Timbre it should have, from `timbre`
+)->Tensor: # To be given to `decode_vectors` or `stream`
+    "What carries the timbre of a sound into another"
+    return None
 
 # %% ../nbs/00_codec.ipynb #2aacb11b
 _codecs = {}

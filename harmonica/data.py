@@ -6,14 +6,14 @@ Docs: https://harmonica-tts.github.io/harmonica/data.html.md"""
 
 # %% auto #0
 __all__ = ['columns', 'Utterance', 'make_card', 'write_whole', 'read_card', 'check_card', 'Rejected', 'tidied', 'encode_all',
-           'rejected', 'cached_ids', 'prepare', 'CodesDataset', 'sentence', 'Batch', 'length_mask', 'other_prompt',
-           'other_voice', 'collate', 'BucketSampler', 'CodesLoader', 'make_loader']
+           'rejected', 'cached_ids', 'prepare', 'CodesDataset', 'sentence', 'other_prompt', 'other_voice', 'collate',
+           'BucketSampler', 'CodesLoader', 'make_loader']
 
 # %% ../nbs/20_data.ipynb #3f85f8de
 import copy, json, os, re, warnings, zlib
 from collections import deque
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field
 from hashlib import sha256
 from pathlib import Path
 
@@ -22,6 +22,7 @@ import torch
 from fastcore.basics import listify, patch, store_attr
 from torch import Tensor
 
+from .batch import Batch, pad
 from .codec import Clip
 from .text import normalize
 
@@ -365,56 +366,6 @@ def __repr__(self:CodesDataset):
     return (f"CodesDataset({len(self)} utterances, {len(self.by_speaker)} speakers, {self.lengths.sum()/self.frame_rate/3600:.2f} h, "
             f"codec {self.card['codec']} {self.card['codec_hash']})")
 
-# %% ../nbs/20_data.ipynb #e311776b
-@dataclass
-class Batch:
-    "Padded text, target codes and prompts of B utterances; the padding value is 0"
-    text:Tensor # Token ids, (B,L)
-    text_len:Tensor # (B,)
-    codes:Tensor # Target codes, (B,n_q,T)
-    n_frames:Tensor # (B,)
-    prompt:Tensor # Prompt codes, (B,n_q,P)
-    prompt_len:Tensor # (B,); 0 is no prompt
-    continues:Tensor # The target goes on where the prompt stops, and the text covers both, (B,) bool
-    ids:list # Of str
-    durations:Tensor=None # Frames that each token takes, rows of zeros where they were not measured, (B,L)
-    book0:Tensor=None # Book 0 of the targets, of some rows in another voice, (B,T); None: as in `codes`
-
-def length_mask(
-    n:Tensor, # Lengths, (B,)
-    size:int,
-)->Tensor: # (B,size) bool, True = real
-    "True up to each length"
-    return torch.arange(size, device=n.device)[None] < n[:,None]
-
-# %% ../nbs/20_data.ipynb #3fdcc043
-@patch(as_prop=True)
-def text_mask(self:Batch)->Tensor: # (B,L)
-    "True at real tokens"
-    return length_mask(self.text_len, self.text.shape[1])
-
-@patch(as_prop=True)
-def frame_mask(self:Batch)->Tensor: # (B,T)
-    "True at real target frames"
-    return length_mask(self.n_frames, self.codes.shape[-1])
-
-@patch(as_prop=True)
-def prompt_mask(self:Batch)->Tensor: # (B,P)
-    "True at real prompt frames"
-    return length_mask(self.prompt_len, self.prompt.shape[-1])
-
-@patch
-def to(self:Batch, device, non_blocking=False)->Batch:
-    "The same batch on another device"
-    return Batch(**{f.name: v.to(device, non_blocking=non_blocking) if isinstance(v:=getattr(self, f.name), Tensor) else v for f in fields(self)})
-
-@patch
-def __len__(self:Batch): return len(self.ids)
-
-@patch
-def __repr__(self:Batch):
-    return f"Batch(text {tuple(self.text.shape)}, codes {tuple(self.codes.shape)}, prompt {tuple(self.prompt.shape)}, continues {self.continues.tolist()})"
-
 # %% ../nbs/20_data.ipynb #805470ba
 def other_prompt(
     dataset:CodesDataset,
@@ -447,13 +398,6 @@ def _split(it, rng, dataset, lo, hi, group, p_continue, p_no_prompt):
         if n: return p[:,:n], codes, False
     n = max(int(part*T)//group, 1)*group
     return (codes[:,:n], codes[:,n:], True) if n <= T//2 else (none, codes, False)
-
-def _pad(xs, size, multiple):
-    "Stack (...,n) arrays as a long tensor (B,...,size) padded with 0"
-    size = -(-size//multiple)*multiple
-    out = np.zeros((len(xs), *xs[0].shape[:-1], size), dtype=np.int64)
-    for o,x in zip(out, xs): o[...,:x.shape[-1]] = x
-    return torch.from_numpy(out)
 
 # %% ../nbs/20_data.ipynb #a8dba422
 @patch
@@ -491,7 +435,6 @@ def collate(
     group=1, # Prompt lengths are multiples of this
     p_continue=.3, # Share of prompts that are the utterance's own beginning
     p_no_prompt=.1, # Share of items without a prompt
-    pad_to=1, # Pad every length to a multiple: fewer shapes, for devices that compile or cache per shape
     frame_rate=None, # Where there is no dataset to ask
     p_other_voice=0., # Share of items that get `book0` from a copy at another pace, where there is one
 )->Batch:
@@ -499,14 +442,14 @@ def collate(
     rng = np.random.default_rng(rng)
     rate = frame_rate or (dataset.frame_rate if dataset is not None else 50)
     lo, hi = [max(int(round(s*rate)), 1) for s in prompt_seconds]
-    parts = [_split(it, rng, dataset, lo, hi, group, p_continue, p_no_prompt) for it in items]
-    prompts, targets, cont = zip(*parts)
-    text = [np.asarray(it['tokens']) for it in items]
-    def padded(xs, multiple): return _pad(xs, max(x.shape[-1] for x in xs), multiple), torch.tensor([x.shape[-1] for x in xs])
-    step = pad_to*group//np.gcd(pad_to, group)
-    durations = padded([np.asarray(it.get('durations', np.zeros(len(t), np.int64))) for it,t in zip(items, text)], pad_to)[0]
-    book0 = padded([other_voice(dataset, it['index'], x[0], rng) if rng.random() < p_other_voice else x[0] for it,x in zip(items, targets)], step)[0] if p_other_voice else None
-    return Batch(*padded(text, pad_to), *padded(targets, step), *padded(prompts, step), torch.tensor(cont), [it['id'] for it in items], durations, book0)
+    prompts, targets, continues = zip(*[_split(it, rng, dataset, lo, hi, group, p_continue, p_no_prompt) for it in items])
+    text, text_len = pad([it['tokens'] for it in items])
+    codes, n_frames = pad(targets, group)
+    durations = pad([it.get('durations', np.zeros(len(it['tokens']), np.int64)) for it in items])[0]
+    book0 = None
+    if p_other_voice:
+        book0 = pad([other_voice(dataset, it['index'], x[0], rng) if rng.random() < p_other_voice else x[0] for it,x in zip(items, targets)], group)[0]
+    return Batch(text, text_len, *pad(prompts, group), torch.tensor(continues), codes, n_frames, durations, book0=book0, ids=[it['id'] for it in items])
 
 # %% ../nbs/20_data.ipynb #6d3dcf86
 class BucketSampler:

@@ -19,7 +19,7 @@ from .codec import load_codec
 from .corpora import corpus
 from .data import prepare
 from .monitor import Alarms, Page, Printer
-from .recipes import Config, NARLoss, ar_loss, load_config, open_run, supply, with_entries
+from .recipes import Config, NARLoss, ar_loss, load_config, open_run, supply, stroke_entries
 from .text import Tokenizer
 from .train import Trainer, pick_device
 
@@ -78,10 +78,10 @@ def tune(
     s = supply(cfg, getattr(model.cfg, "group", 1), device)
     if info.get("codec_hash") not in (None, s.card["codec_hash"]): raise ValueError(f"{init} speaks codes of {info['codec']} ({info['codec_hash']}), the recordings were encoded by {s.card['codec']} ({s.card['codec_hash']}): give the codec the model was trained with")
     if isinstance(about, dict) and about != s.tokenizer.to_dict(): raise ValueError(f"{init} reads with an older table of {about['kind']}: fine-tune weights of this version")
-    if kind == "nar": with_entries(model, s.codec)
+    loss = ar_loss if kind == "ar" else NARLoss(stroke_entries(model.cfg, s.codec))
     folder = open_run(cfg, folder, resume)
     if method == "lora": add_lora(model, rank)
-    t = Trainer(model, s.loader, cfg.training, folder, device, [Alarms(), Page(), *[Printer(25)]*progress, *callbacks], s.valid, ar_loss if isinstance(model, AR) else NARLoss(), frame_rate=s.card["frame_rate"])
+    t = Trainer(model, s.loader, cfg.training, folder, device, [Alarms(), Page(), *[Printer(25)]*progress, *callbacks], s.valid, loss, frame_rate=s.card["frame_rate"])
     before = None
     if s.valid:
         mark = folder/"before.json"

@@ -72,6 +72,7 @@ class ConvBlock(nn.Module):
 class MicroCodec(Codec):
     "24 kHz speech as `n_q` books of codes, 50 frames a second"
     training_only = ("rvq.counts",)
+    takes_vectors = True
     def __init__(self,
         cfg:MicroCodecConfig=None, # Default: the packaged size
     ):
@@ -247,6 +248,21 @@ def to_wave(self:MicroCodec, codes:Tensor)->Tensor:
 def code_weights(self:MicroCodec)->dict:
     "The tensors that decide which codes come out"
     return {k: v for k,v in self.state_dict().items() if k.startswith(("ear.", "enc.", "to_code.", "rvq.books"))}
+
+# %% ../nbs/05_microcodec.ipynb #1879f44a
+@patch(as_prop=True)
+def entries(self:MicroCodec)->Tensor: # (n_q,n_bins,code_dim)
+    "Vectors of the books' entries"
+    return self.rvq.books
+
+@patch
+@torch.no_grad()
+def decode_vectors(self:MicroCodec,
+    z:Tensor, # Vectors, (T,code_dim)
+    tone:Tensor=None, # Gain of each frequency, from `tone`
+)->Clip:
+    "Sums of entries, or what lies between them, to a clip"
+    return Clip(self.sound(z[None].to(self.device), tone)[0].clamp(-1, 1), self.sample_rate)
 
 # %% ../nbs/05_microcodec.ipynb #5c426537
 def to_mel(

@@ -6,7 +6,7 @@ Docs: https://harmonica-tts.github.io/harmonica/recipes.html.md"""
 
 # %% auto #0
 __all__ = ['TEMPORARY', 'utterances', 'ensure_codes', 'Supply', 'supply', 'Export', 'open_run', 'start_from', 'ar_loss',
-           'NARLoss', 'train_ar', 'with_entries', 'train_nar', 'against', 'train_aligner', 'train_codec',
+           'NARLoss', 'train_ar', 'stroke_entries', 'train_nar', 'against', 'train_aligner', 'train_codec',
            'train_decoder', 'Painter', 'train', 'load_trained']
 
 # %% ../nbs/55_recipes.ipynb #5630b5ba
@@ -24,6 +24,8 @@ from .microcodec import AudioCrops, MicroCodec, MicroCodecConfig, phone_classes
 from .text import Tokenizer
 from .data import BucketSampler, CodesDataset, make_loader, prepare
 from .corpora import Window, corpus, hf, sweep, temporary
+from .batch import Batch
+from .blocks import CodeEmbedding
 from .ar import AR, ARConfig
 from .nar import NAR, NARConfig
 from .checkpoint import kinds, load_checkpoint, load_model, load_weights, model_meta, save_model
@@ -156,9 +158,8 @@ def start_from(
 )->str: # What was done
     "First weights: another model's, or random ones around the codec's own books"
     if init: load_weights(model, init); return f"weights of {init}"
-    books = getattr(getattr(codec, "rvq", None), "books", None)
-    if books is None: return "random weights"
-    took = [m.load_books(books) for m in model.modules() if hasattr(m, "load_books")]
+    if codec is None or codec.entries is None: return "random weights"
+    took = [m.load_books(codec.entries) for m in model.modules() if isinstance(m, CodeEmbedding)]
     return f"random weights, {sum(took)} code embeddings from the codec's books"
 
 # %% ../nbs/55_recipes.ipynb #adf8d705
@@ -169,9 +170,11 @@ def ar_loss(t, batch):
 
 class NARLoss:
     "Loss of a `NAR`, and running means of what it says of each book"
-    def __init__(self): self.means = {}
+    def __init__(self,
+        entries=None, # The codec's, from `stroke_entries`
+    ): self.entries, self.means = entries, {}
     def __call__(self, t, batch):
-        loss, m = t.model.loss(batch)
+        loss, m = t.model.loss(batch, entries=self.entries)
         if not t.model.training: return loss, {k: m[k] for k in ("top1", "stroke") if k in m}
         for k,v in m.items():
             if k[-2]=="_" or k=="stroke": self.means[k] = self.means[k]*.98+v*.02 if k in self.means else v
@@ -224,17 +227,17 @@ def train_ar(
     return _run(cfg, "ar", AR(cfg.model.ar), s, ar_loss, folder, device, resume, init, callbacks, progress)
 
 # %% ../nbs/55_recipes.ipynb #d434c6ed
-def with_entries(
-    nar:NAR,
+def stroke_entries(
+    nar:NARConfig, # Of the NAR to be trained
     codec, # Whose codes it reads
-)->NAR: # The same; where it learns all books in one stroke, it knows what they add up to
-    "Show a NAR the codec's entries"
-    n = nar.cfg
-    if not n.stroke: return nar
-    books = getattr(getattr(codec, "rvq", None), "books", None)
-    if books is None or books.shape[-1] != n.code_dim: raise ValueError(f"model.nar.stroke={n.stroke} needs a codec whose entries are known and model.nar.code_dim={n.code_dim} numbers long, as those of `micro` are: set model.nar.stroke=0, or prepare the data with another codec")
-    nar.entries = books.detach().clone()
-    return nar
+)->Tensor: # (n_q,n_bins,code_dim), on the CPU; None where it learns books only
+    "The codec's entries for a NAR that learns all books in one stroke"
+    if not nar.stroke: return None
+    books = getattr(codec, "entries", None)
+    if books is None or books.shape[-1] != nar.code_dim:
+        raise ValueError(f"model.nar.stroke={nar.stroke} needs a codec whose entries are known and model.nar.code_dim={nar.code_dim} numbers long, as those of "
+                         "`micro` are: set model.nar.stroke=0, or prepare the data with another codec")
+    return books.detach().clone()
 
 def train_nar(
     cfg:Config,         # From `load_config`
@@ -250,9 +253,9 @@ def train_nar(
     s = supply(cfg, 1, device, nar=True)      # a voice can be learned from speech in any language, written down or not
     cfg.model.nar = _sized(NARConfig, cfg.model.nar, s)
     torch.manual_seed(cfg.training.seed)
-    model = with_entries(NAR(cfg.model.nar), s.codec)
+    model, loss = NAR(cfg.model.nar), NARLoss(stroke_entries(cfg.model.nar, s.codec))
     folder = open_run(cfg, folder, resume)
-    return _run(cfg, "nar", model, s, NARLoss(), folder, device, resume, init, callbacks, progress)
+    return _run(cfg, "nar", model, s, loss, folder, device, resume, init, callbacks, progress)
 
 # %% ../nbs/55_recipes.ipynb #30c7e0d6
 def _sound(cfg, spoil=.5):
@@ -343,7 +346,7 @@ class Painter:
         said = getattr(nar, "info", {})
         if said.get("codec_hash", codec.hash) != codec.hash: raise ValueError(f"the NAR was trained on codes of another codec ({said.get('codec', '?')} {said['codec_hash']}) than the one given ({codec.name} {codec.hash}): give the codec it was trained with")
         self.codec, self.nar, self.aligner = codec, nar.eval(), aligner
-        self.how = dict(n_q=said.get("n_books"), guidance=said.get("guidance", 1.), vectors=codec.rvq.books)   # as `Voice` does
+        self.how = dict(n_q=said.get("n_books"), guidance=said.get("guidance", 1.), entries=codec.entries)   # as `Voice` does
         self.tokenizer, self.most = Tokenizer.from_dict(said["tokenizer"]), codec.frames(max(said.get("prompt_seconds", [10.])))
         self.heard = {} # the last codes of each speaker: the prompt of their next utterance
 
@@ -352,9 +355,9 @@ class Painter:
         prompt, self.heard[speaker] = self.heard.get(speaker), codes[:,:self.most]
         when = [] if prompt is None else self.aligner.durations(clip, text, self.codec.frame_rate, codes.shape[1])
         if not len(when): return None
-        tokens = torch.tensor(self.tokenizer.encode(text, edges=True))
-        when = torch.tensor(when) if len(when) == len(tokens) else None          # letters have no durations of their own
-        return self.nar.generate(tokens, codes[0], prompt, durations=when, **self.how)[1]
+        tokens = self.tokenizer.encode(text, edges=True)
+        when = [torch.tensor(when)] if len(when) == len(tokens) else None       # letters have no durations of their own
+        return self.nar.generate(Batch.of([tokens], [prompt], cfg=self.nar.cfg), [codes[0]], when, **self.how)[0][1]
 
 # %% ../nbs/55_recipes.ipynb #3ee3a102
 def train(

@@ -11,6 +11,7 @@ __all__ = ['SpeakerEncoder', 'spread']
 import torch, torch.nn as nn, torch.nn.functional as F
 from torch import Tensor
 from fastcore.basics import patch
+from .batch import length_mask
 from .blocks import CodeEmbedding
 
 # %% ../nbs/27_speaker.ipynb #47c37b29
@@ -32,7 +33,7 @@ class SpeakerEncoder(nn.Module):
         self.convs = nn.ModuleList([nn.Conv1d(dim, dim, 3, padding=2**i, dilation=2**i) for i in range(n_conv)])
         self.look = nn.Sequential(nn.Linear(3*dim, dim//2), nn.Tanh(), nn.Linear(dim//2, dim))
         self.out = nn.Sequential(nn.LayerNorm(2*dim), nn.Dropout(dropout), nn.Linear(2*dim, out_dim))
-        self.nobody = nn.Parameter(torch.zeros(out_dim))
+        self.null_speaker = nn.Parameter(torch.zeros(out_dim))
 
 # %% ../nbs/27_speaker.ipynb #ae1faa17
 @patch
@@ -73,13 +74,14 @@ def forward(self:SpeakerEncoder,
     prompt_len:Tensor=None, # Real frames of each, (B,); default: all P
 )->Tensor: # Speaker vectors, (B,out_dim)
     "One vector for each voice"
-    if prompt.dim() != 3 or prompt.shape[1] != self.n_q:
-        raise ValueError(f"prompt codes of shape {tuple(prompt.shape)}: this encoder takes (B,{self.n_q},P); add the batch dimension or use a codec with {self.n_q} books")
-    B,_,P = prompt.shape
-    nobody = self.nobody.expand(B, -1)
-    if P == 0: return nobody
+    if prompt.dim() != 3 or prompt.shape[2] and prompt.shape[1] != self.n_q:
+        raise ValueError(f"prompt codes of shape {tuple(prompt.shape)}: this encoder takes (B,{self.n_q},P); "
+                         f"add the batch dimension or use a codec with {self.n_q} books")
+    B, _, P = prompt.shape
+    null = self.null_speaker.expand(B, -1)
+    if P == 0: return null
     if prompt_len is None: prompt_len = torch.full((B,), P, device=prompt.device)
-    real = torch.arange(P, device=prompt.device) < prompt_len[:,None]
+    real = length_mask(prompt_len, P)
     x = self.frames(prompt, real)
     v = self.out(torch.cat(spread(x, self.attention(x, real)), -1))
-    return torch.where((prompt_len>0)[:,None], v, nobody)
+    return torch.where((prompt_len>0)[:,None], v, null)

@@ -1,7 +1,8 @@
 "Blocks: masks, positions, cache, embeddings"
 import pytest, torch
 from harmonica.blocks import *
-from harmonica.blocks import angles, rotate, lengths_mask, prefix_mask
+from harmonica.batch import length_mask
+from harmonica.blocks import angles, rotate, prefix_mask
 
 def close(a, b, eps=1e-4): assert torch.allclose(a, b, atol=eps, rtol=0), (a-b).abs().max()
 
@@ -19,10 +20,10 @@ def test_future_changes_nothing(tf):
 
 def test_padding_is_not_seen(tf):
     x, n = torch.randn(3, 9, 32), torch.tensor([9,4,6])
-    mask = lengths_mask(n, 9)[:,None,None]
+    mask = length_mask(n, 9)[:,None,None]
     y = tf(x, mask)
     for i,k in enumerate(n): close(tf(x[i:i+1,:k]), y[i:i+1,:k])
-    x2 = torch.where(lengths_mask(n, 9)[...,None], x, torch.randn_like(x)*9)
+    x2 = torch.where(length_mask(n, 9)[...,None], x, torch.randn_like(x)*9)
     y2 = tf(x2, mask)
     for i,k in enumerate(n): close(y2[i,:k], y[i,:k])
 

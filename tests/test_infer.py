@@ -5,7 +5,7 @@ import numpy as np, pytest, soundfile as sf, torch
 from harmonica.ar import AR, ARConfig
 from harmonica.checkpoint import save_model
 from harmonica.codec import Clip, packaged_voice
-from harmonica.infer import Voice, _checked, dice, fade
+from harmonica.infer import Correction, Prompt, Sampling, Voice, dice, fade
 from harmonica.microcodec import MicroCodec, MicroCodecConfig
 from harmonica.nar import NAR, NARConfig
 from safetensors.torch import save
@@ -77,7 +77,7 @@ def test_odd_texts(me, text):
 
 def test_pieces_fit_training(me, voice, reader):
     known = voice.like(reader, text="compelled him to remain for the present")
-    assert known.room() == pytest.approx(20-known.codec.seconds(known.prompt.shape[1]))
+    assert known.room() == pytest.approx(20-known.codec.seconds(known.prompt.codes.shape[1]))
     long = "and so he went on and on without a stop "*30
     assert max(map(len, known.pieces(long))) < max(map(len, me.pieces(long))) <= 180
 
@@ -104,21 +104,21 @@ def test_any_recording_works(voice, reader, tmp_path):
     x = reader.samples
     kinds = dict(stereo=wav(np.stack([x, x*.5], 1), 16000, format="WAV"), slow=wav(reader.to(8000).samples, 8000, format="WAV"),
         wide=wav(x, 16000, format="WAV", subtype="PCM_32"), float=wav(x, 16000, format="WAV", subtype="FLOAT"), mp3=wav(reader.to(24000).samples, 24000, format="MP3"))
-    for k,data in kinds.items(): assert voice.like(data).prompt.shape[0] == N_Q, k
+    for k,data in kinds.items(): assert voice.like(data).prompt.codes.shape[0] == N_Q, k
     assert any("stereo mixed to mono" in n for n in voice.like(kinds["stereo"]).notes)
     assert any("resampled 8000" in n for n in voice.like(kinds["slow"]).notes)
-    (tmp_path/"me.mp3").write_bytes(kinds["mp3"]); assert voice.like(tmp_path/"me.mp3").prompt.shape[1] > 100
+    (tmp_path/"me.mp3").write_bytes(kinds["mp3"]); assert voice.like(tmp_path/"me.mp3").prompt.codes.shape[1] > 100
 
 def test_ten_minutes(voice, reader):
     x = np.tile(reader.samples, 90)
     v = voice.like(wav(x, 16000, format="FLAC"), text="some words")
-    assert v.prompt.shape[1] <= 500 and any("best 10.0 s of 605" in n for n in v.notes)
-    assert v.text is None and any("transcript left aside" in n for n in v.notes)   # audio and words are never cut apart
+    assert v.prompt.codes.shape[1] <= 500 and any("best 10.0 s of 605" in n for n in v.notes)
+    assert v.prompt.text is None and any("transcript left aside" in n for n in v.notes)   # audio and words are never cut apart
 
 def test_what_a_model_says_of_its_training_is_kept(voice, reader):
     ar, _ = tiny_models(voice.tokenizer); ar.info = dict(prompt_seconds=[1, 3], max_seconds=8.)
     v = Voice(voice.codec, ar, voice.nar, voice.tokenizer).like(reader)
-    assert v.prompt.shape[1] <= 150 and v.room() == 8. and max(map(len, v.pieces("on and on "*99))) <= 72
+    assert v.prompt.codes.shape[1] <= 150 and v.room() == 8. and max(map(len, v.pieces("on and on "*99))) <= 72
 
 def test_models_are_shared(voice, me): assert me.ar is voice.ar and me.codec is voice.codec and voice.prompt is not me.prompt
 
@@ -131,18 +131,15 @@ def test_default_voice_is_packaged(voice):
 
 def test_transcript_is_read_before_the_text(voice, me, reader):
     known = voice.like(reader.cut(0, 2), text="Compelled him to")
-    tok = known.tokenizer
-    assert tok.decode(known.tokens("remain")) == " compelled him to remain " and len(known.known()) == len(" compelled him to")
-    seen = {}
-    known = Voice(known.codec, known.ar, known.nar, tok, known.prompt, known.text)
-    known.ar = SimpleNamespace(generate=lambda *a, **k: seen.update(k) or torch.zeros(8, dtype=torch.long), plan=voice.ar.plan, parameters=voice.ar.parameters)
-    known.say("remain")
-    assert seen["continues"] and seen["prompt_text_len"] == len(" compelled him to")
+    request, said = known.request("remain"), len(" compelled him to")
+    assert known.tokenizer.decode(request.text[0]) == " compelled him to remain "
+    assert request.continues.item() and request.prompt_text_len.item() == said
+    assert not me.request("remain").continues.item()
 
 def test_an_endless_ar_is_cut(me):
     v = Voice(me.codec, me.ar, me.nar, me.tokenizer, me.prompt)
-    v.ar = SimpleNamespace(generate=lambda *a, **k: torch.zeros(10**5, dtype=torch.long), parameters=me.ar.parameters)
-    assert v.book0("hello", dice(0,0)).shape == (1000,)
+    v.ar = SimpleNamespace(generate=lambda *a, **k: ([torch.zeros(10**5, dtype=torch.long)], [torch.ones(7)]), cfg=me.ar.cfg, parameters=me.ar.parameters)
+    assert v.predict_coarse(v.request("hello"), Sampling(), dice(0,0))[0].shape == (1000,)
 
 # -- keeping a voice
 
@@ -151,7 +148,7 @@ def test_save_and_load(voice, reader, me, tmp_path):
     p = known.save(tmp_path/"new"/"me.voice")
     assert p.stat().st_size < 10_000
     for again in (voice.like(p), voice.like(str(p))):
-        assert again.text == known.text and again.notes == known.notes and torch.equal(again.prompt, known.prompt)
+        assert again.prompt.text == known.prompt.text and again.notes == known.notes and torch.equal(again.prompt.codes, known.prompt.codes)
     assert np.array_equal(voice.say("Hi.", reference=p).samples, known.say("Hi.").samples)
 
 def test_load_from_files(voice, me, tmp_path):
@@ -174,34 +171,36 @@ def apart(codec, a, b):
     return (d-d.median()).abs().mean().item()
 
 def test_tuning_reaches_the_stream(me):
-    assert me.tone is not None and me.tone.shape == (481,)
+    fix = me.prompt.correction
+    assert fix.tone.shape == (481,)
     pieces = Clip.join(list(me.stream("Nobody had heard of it before.", chunk=.2, temperature=0)))
-    plain = Voice(me.codec, me.ar, me.nar, me.tokenizer, me.prompt)      # the recording is not known, only its codes
-    assert plain.tone is None and torch.equal(plain.scale, me.scale) and len(pieces) == len(me.say("Nobody had heard of it before.", temperature=0))
-    assert abs(pieces.samples-Clip.join(list(plain.stream("Nobody had heard of it before.", chunk=.2, temperature=0))).samples).max() > 1e-4
+    plain = Voice(me.codec, me.ar, me.nar, me.tokenizer, Prompt(me.prompt.codes))      # the recording is not known, only its codes
+    assert plain.prompt.correction.tone is None and torch.equal(plain.prompt.correction.scale, fix.scale)
+    other = Clip.join(list(plain.stream("Nobody had heard of it before.", chunk=.2, temperature=0)))
+    assert len(pieces) == len(other) == len(me.say("Nobody had heard of it before.", temperature=0)) and abs(pieces.samples-other.samples).max() > 1e-4
 
 def test_a_saved_voice_keeps_its_timbre_and_an_older_file_still_speaks(voice, me, tmp_path):
     from safetensors import safe_open
     from safetensors.torch import save_file
     again = voice.like(me.save(tmp_path/"me.voice"))
-    assert torch.allclose(again.tone, me.tone) and torch.equal(again.timbre, me.timbre)
+    assert torch.allclose(again.prompt.correction.tone, me.prompt.correction.tone) and torch.equal(again.prompt.timbre, me.prompt.timbre)
     with safe_open(tmp_path/"me.voice", "pt") as f: save_file({"prompt": f.get_tensor("prompt")}, tmp_path/"old.voice", metadata=f.metadata())
     old = voice.like(tmp_path/"old.voice")
-    assert old.tone is None and len(old.say("Hi.")) == len(me.say("Hi."))
+    assert old.prompt.correction.tone is None and len(old.say("Hi.")) == len(me.say("Hi."))
 
 def test_a_prompt_of_a_few_frames_is_not_tuned(me):
-    v = Voice(me.codec, me.ar, me.nar, me.tokenizer, me.prompt[:,:9], timbre=me.timbre)
-    assert (v.scale, v.shift, v.tone) == (1., 0., None) and len(v.say("Hi."))
+    v = Voice(me.codec, me.ar, me.nar, me.tokenizer, Prompt(me.prompt.codes[:,:9], timbre=me.prompt.timbre))
+    assert v.prompt.correction == Correction() and len(v.say("Hi."))
 
 def test_a_retold_prompt_gets_the_spread_and_the_timbre_of_the_recording(reader):
     v, clip = Voice.load(device="cpu"), reader.to(24000).tidy()
-    me, books = v.like(clip), v.codec.rvq.books; P, n = me.prompt, me.prompt.shape[1]//2
-    told = torch.cat([v.nar.generate([0], P[0,a], P[:,b], n_q=1, vectors=books, guidance=v.guidance)[1] for a,b in ((slice(n), slice(n, None)), (slice(n, None), slice(n)))])
-    tuned, true = told*me.scale+me.shift, v.codec.rvq.decode(P[None])[0]
+    me = v.like(clip); P, fix = me.prompt.codes, me.prompt.correction
+    with torch.no_grad(): told = me.retell(P, P.shape[1]//2)
+    tuned, true = told*fix.scale+fix.shift, v.codec.vectors(P)
     assert torch.allclose(tuned.mean(0), true.mean(0), atol=1e-3)
     assert told.std(0).mean() < tuned.std(0).mean() < true.std(0).mean()*1.01
-    sound = lambda z, tone=None: Clip(v.codec.sound(z[None], tone)[0].detach().numpy(), 24000)
-    after, before = sound(tuned, me.tone), sound(told)
+    sound = v.codec.decode_vectors
+    after, before = sound(tuned, fix.tone), sound(told)
     assert apart(v.codec, after, clip) < .5*apart(v.codec, before, clip)
     assert abs(20*np.log10(after.samples.std()/sound(tuned).samples.std())) < .5        # as loud as without
 
@@ -232,11 +231,13 @@ def test_bad_references(voice, reader, tmp_path):
         one_line(lambda: voice.stream("Hello.", reference=ref), words)
 
 @pytest.mark.parametrize("kw", [dict(seed="a"), dict(seed=1.5), dict(speed=0), dict(speed=9), dict(speed=float("nan")), dict(best_of=0), dict(best_of=1.5), dict(max_seconds=0), dict(max_seconds=-1),
-    dict(temperature=-1), dict(temperature=float("nan")), dict(temperature="hot"), dict(top_k=-1), dict(top_k=1.5), dict(top_p=2), dict(top_p=None, top_k=-2)])
+    dict(temperature=-1), dict(temperature=float("nan")), dict(temperature="hot"), dict(top_k=-1), dict(top_k=1.5), dict(top_p=2), dict(top_p=None, top_k=-2), dict(ras_window=-1), dict(chunk=.01)])
 def test_bad_options(me, kw):
     one_line(lambda: me.stream("Hello.", **kw), "must", "try")
 
-def test_numpy_numbers_are_numbers(): _checked(seed=np.int64(3), speed=np.float32(1.), temperature=np.float64(.5), top_k=None, top_p=None)
+def test_an_unknown_option_is_named(me): one_line(lambda: me.say("Hello.", warmth=3), "warmth", "temperature", "best_of")
+
+def test_numpy_numbers_are_numbers(): Sampling(seed=np.int64(3), speed=np.float32(1.), temperature=np.float64(.5), top_k=None, top_p=None)
 
 def test_models_must_agree(voice):
     tok = voice.tokenizer
@@ -246,7 +247,7 @@ def test_models_must_agree(voice):
     ar, nar = tiny_models(tok); nar.info = dict(codec="micro", codec_hash="0"*12)
     one_line(lambda: Voice(voice.codec, ar, nar, tok), "another codec", "0"*12)
     nar.info = dict(codec_hash=voice.codec.hash); Voice(voice.codec, ar, nar, tok)
-    one_line(lambda: Voice(voice.codec, ar, nar, tok, prompt=torch.full((N_Q, 5), 99)), "codes")
+    one_line(lambda: Voice(voice.codec, ar, nar, tok, Prompt(torch.full((N_Q, 5), 99))), "codes")
 
 def test_bad_files(voice, me, tmp_path):
     (tmp_path/"a.voice").write_text("hm"); save_model(tmp_path/"b.voice", voice.ar)
@@ -291,7 +292,7 @@ def test_chunk_mistakes(me):
 
 def voice_file(me, **other):
     "Bytes of a saved voice, with some of its metadata or tensors replaced (None: left out)"
-    kept = {"prompt": me.prompt.to(torch.int16).contiguous(), "timbre": me.timbre}
+    kept = {"prompt": me.prompt.codes.to(torch.int16).contiguous(), "timbre": me.prompt.timbre}
     meta = dict(kind="voice", codec=me.codec.name, codec_hash=me.codec.hash, text="", notes="[]")
     for k,v in other.items(): (kept if k in kept else meta).update({k: v})
     return save({k: v for k,v in kept.items() if v is not None}, {k: v for k,v in meta.items() if v is not None})
@@ -299,7 +300,7 @@ def voice_file(me, **other):
 def test_a_voice_is_known_by_its_content(voice, me, tmp_path):
     me.save(tmp_path/"me.voice")
     for name in ("me", "me.wav", "me.safetensors", "me.voice.bak", "me.VOICE", "me.txt"): (tmp_path/name).write_bytes((tmp_path/"me.voice").read_bytes())
-    for src in (*tmp_path.iterdir(), (tmp_path/"me.voice").read_bytes(), io.BytesIO((tmp_path/"me.voice").read_bytes())): assert torch.equal(voice.like(src).prompt, me.prompt), src
+    for src in (*tmp_path.iterdir(), (tmp_path/"me.voice").read_bytes(), io.BytesIO((tmp_path/"me.voice").read_bytes())): assert torch.equal(voice.like(src).prompt.codes, me.prompt.codes), src
     packaged_voice_as = tmp_path/"reader.bin"; packaged_voice_as.write_bytes(packaged_voice().read_bytes())
     assert voice.like(packaged_voice_as).prompt is not None
 

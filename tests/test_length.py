@@ -1,7 +1,6 @@
 "Length: durations, places, bounds"
 import pytest, torch
-from harmonica.length import *
-from harmonica.length import MODES, EXTRA, SLACK, length_loss, place
+from harmonica.length import MODES, EXTRA, SLACK, LengthControl, length_loss, stretch, token_times
 
 torch.manual_seed(0)
 x, n, spk = torch.randn(3, 8, 16), torch.tensor([8,1,5]), torch.randn(3, 4)
@@ -32,12 +31,13 @@ def test_loss_is_about_ratios():
     a = length_loss(torch.full((1,4), 5.), torch.tensor([40])); b = length_loss(torch.full((1,4), 50.), torch.tensor([400]))
     assert torch.allclose(a, b) and length_loss(torch.full((1,4), 5.), torch.tensor([20])) < 1e-6
 
-def test_places_grow_and_fit():
-    d = torch.rand(3, 8)*torch.tensor([[1.]*8, [1.]+[0]*7, [1.]*5+[0]*3])
-    p = place(d, torch.tensor([40.,7,30]), torch.tensor([0.,-3,0]))
+def test_token_times_grow_and_fit():
+    d, total = torch.rand(3, 8)*torch.tensor([[1.]*8, [1.]+[0]*7, [1.]*5+[0]*3]), torch.tensor([40.,7,30])
+    at = lambda d: token_times(stretch(d, total), torch.tensor([0.,-3,0]))
+    p = at(d)
     assert (p[:,1:] >= p[:,:-1]-1e-4).all() and torch.isclose(p[1,0], torch.tensor(.5))
     assert p[0].min() > 0 and p[0].max() < 40 and p[2,:5].max() < 30
-    assert torch.allclose(place(d*3, torch.tensor([40.,7,30]), torch.tensor([0.,-3,0])), p, atol=1e-4)   # only shares count
+    assert torch.allclose(at(d*3), p, atol=1e-4)   # only shares count
 
 @pytest.mark.parametrize("mode", MODES)
 def test_bounds(mode):

@@ -3,7 +3,7 @@ import json, math
 import numpy as np, pytest, torch
 from harmonica.ar import AR, ARConfig
 from harmonica.codec import Clip
-from harmonica.data import Batch
+from harmonica.batch import Batch
 from harmonica.nar import NAR, NARConfig
 from harmonica.monitor import (Alarms, Attention, Books, CodebookUse, Gradients, Page, Printer, Speak, TensorBoard, column, curves, diagnose, effective, looks, page, part_of, read_log)
 from harmonica.train import TrainConfig, Trainer
@@ -12,7 +12,8 @@ BINS = 16
 def batch(seed, B=6, L=4):
     r = np.random.default_rng(seed); text = r.integers(1, 9, (B, L)); n = torch.from_numpy(r.integers(8, 17, B))
     c = lambda T: torch.from_numpy(r.integers(0, BINS, (B, 2, T)))
-    return Batch(torch.from_numpy(text), torch.full((B,), L), c(16), n, c(10), torch.full((B,), 10), torch.zeros(B, dtype=torch.bool), [str(i) for i in range(B)])
+    codes, prompts = c(16), c(10)
+    return Batch.of(text, prompts, [x[:,:k] for x,k in zip(codes, n)])
 class Loader:
     i = 0
     def __iter__(self):
@@ -61,7 +62,7 @@ def test_gradients_add_up(tmp_path):
     g = Gradients(every=1)
     t = run(tmp_path/"r", [g], steps=3)
     assert sum(v**2 for v in g.norms.values())**.5==pytest.approx(float(t.metrics["grad_norm"]), rel=1e-3)
-    assert part_of("tf.blocks.3.attn.qkv.weight")=="block 3" and part_of("text.emb.weight")=="text"
+    assert part_of("body.blocks.3.attn.qkv.weight")=="block 3" and part_of("text.emb.weight")=="text"
 
 def test_update_ratio_is_what_the_weights_moved(tmp_path):
     g, seen = Gradients(every=1), {}
@@ -126,14 +127,14 @@ def test_looks_sees_a_diagonal():
         "Attends to the text at its own time, or evenly"
         def __init__(self, how):
             super().__init__(); from harmonica.blocks import Transformer
-            self.tf, self.how, self.cfg = Transformer(8, 2, 2, 8), how, ARConfig(group=1)
+            self.body, self.how, self.cfg = Transformer(8, 2, 2, 8), how, ARConfig(group=1)
         def loss(self, b):
             L, S = b.text.shape[1], b.codes.shape[2]+1
             a = torch.full((len(b.text), 2, 1+L+S, 1+L+S), 1/(1+L+S))
             if self.how=="follows":
                 a *= 0
                 for s in range(S): a[:,:,1+L+s,1+min(L-1, s*L//S)] = 1
-            for i in self.tf.watched: self.tf.maps[i] = a
+            for i in self.body.watched: self.body.maps[i] = a
     b = batch(0); b.n_frames[:] = 16
     align, ent, m = looks(Model("follows"), b)
     assert align.max() > .9 and ent.max() < .01 and m.shape==(16, 4)

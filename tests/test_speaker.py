@@ -5,7 +5,7 @@ from harmonica.speaker import SpeakerEncoder
 def make(**kw):
     torch.manual_seed(0)
     enc = SpeakerEncoder(4, 32, code_dim=8, dim=16, out_dim=12, **kw).eval()
-    torch.nn.init.normal_(enc.nobody)
+    torch.nn.init.normal_(enc.null_speaker)
     return enc
 
 def test_shape_and_length():
@@ -26,15 +26,15 @@ def test_padding_is_invisible(seed):
 @torch.no_grad()
 def test_nobody():
     enc = make()
-    assert torch.equal(enc(torch.zeros(2,4,0, dtype=torch.long)), enc.nobody.expand(2,-1))
+    assert torch.equal(enc(torch.zeros(2,4,0, dtype=torch.long)), enc.null_speaker.expand(2,-1))
     v = enc(torch.randint(32, (2,4,9)), torch.tensor([0,9]))
-    assert torch.equal(v[0], enc.nobody) and not torch.equal(v[1], enc.nobody) and v.isfinite().all()
+    assert torch.equal(v[0], enc.null_speaker) and not torch.equal(v[1], enc.null_speaker) and v.isfinite().all()
 
 def test_gradients_are_finite_with_empty_prompts():
     enc = make()
     enc(torch.zeros(3,4,9, dtype=torch.long), torch.tensor([0,9,1])).pow(2).sum().backward()
     assert all(p.grad.isfinite().all() for p in enc.parameters() if p.grad is not None)
-    assert enc.nobody.grad.abs().sum() > 0 and enc.books.tables.grad.abs().sum() > 0
+    assert enc.null_speaker.grad.abs().sum() > 0 and enc.books.tables.grad.abs().sum() > 0
 
 @pytest.mark.parametrize('shape', [(2,3,9), (4,9), (1,2,4,9)])
 def test_wrong_shape(shape):

@@ -4,6 +4,7 @@ from pathlib import Path
 import pytest
 import harmonica
 from harmonica import Voice
+from harmonica.infer import Sampling
 
 ROOT = Path(__file__).parents[1]
 
@@ -17,9 +18,10 @@ def test_public_names():
 def test_public_signatures():
     "A changed line here is a changed promise: say so in the CHANGELOG"
     args = lambda f: " ".join(p for p in inspect.signature(f).parameters if p not in ("self", "cls"))
-    how = "reference reference_text seed temperature top_k top_p speed best_of max_seconds"
+    whose = "reference reference_text sampling"
     assert {n: args(getattr(Voice, n)) for n in "load like say stream say_batch save".split()} == dict(
-        load="path codec ar nar device", like="reference text", say=f"text {how}", stream=f"text {how} chunk", say_batch="texts reference reference_text seed kw", save="path")
+        load="path codec ar nar device", like="reference text", say=f"text {whose}", stream=f"text {whose}", say_batch=f"texts {whose}", save="path")
+    assert args(Sampling) == "seed temperature top_k top_p ras_window speed best_of max_seconds chunk"
     assert args(harmonica.load_codec) == "name device kw"
     assert {"load", "save", "to", "tidy", "seconds", "join", "row"} <= set(dir(harmonica.Clip))
 
