@@ -9,7 +9,7 @@ __all__ = ['Clip', 'packaged_voices', 'packaged_voice', 'Encoder', 'reference', 
            'load_codec', 'import_torchaudio', 'EncodecCodec', 'DacCodec']
 
 # %% ../nbs/00_codec.ipynb #e2b95be0
-import base64, errno, hashlib, html, inspect, io, json, math, os, struct, sys
+import base64, errno, hashlib, html, inspect, io, json, math, os, shutil, struct, subprocess, sys, tempfile
 from importlib import import_module
 from importlib.resources import files
 from pathlib import Path
@@ -19,6 +19,8 @@ from torch import nn, Tensor
 from fastcore.basics import patch, store_attr
 
 # %% ../nbs/00_codec.ipynb #da73af66
+def _cancels(mixed, alone): return len(alone) > 1 and mixed < .01*alone.max()   # 20 dB below the louder channel
+
 class Clip:
     "Mono sound: float32 samples, about -1 to 1, and how many there are in a second"
     def __init__(self,
@@ -31,7 +33,9 @@ class Clip:
         x = np.asarray(x)
         if x.dtype.kind not in "iuf": raise ValueError(f"samples of type {x.dtype}: a sound is made of real numbers, give an array of floats")
         if x.dtype in (np.int16, np.int32): x = x / (np.iinfo(x.dtype).max + 1)
-        if x.ndim == 2 and 1 <= x.shape[0] <= 64: x = x.mean(0)
+        if x.ndim == 2 and 1 <= x.shape[0] <= 64:
+            mix, alone = x.mean(0), np.einsum("ij,ij->i", x, x, dtype=np.float64)
+            x = x[alone.argmax()] if _cancels(float(np.vdot(mix, mix)), alone) else mix
         if x.ndim != 1: raise ValueError(f"samples of shape {x.shape}: give (N,) for mono or (C,N), channels first, to be mixed")
         if not x.size: raise ValueError("an empty sound: give at least one sample")
         if isinstance(rate, bool) or int(rate) != rate or rate <= 0: raise ValueError(f"rate {rate!r}: give a positive whole number of samples a second, such as 24000")
@@ -95,6 +99,81 @@ def packaged_voice(
     if name not in there: raise ValueError(f"no packaged voice {name!r}: there are {', '.join(there)}")
     return _voices()/there[name]["file"]
 
+# %% ../nbs/00_codec.ipynb #0fa11a5f
+_KBIT = {3: (0,32,40,48,56,64,80,96,112,128,160,192,224,256,320), 2: (0,8,16,24,32,40,48,56,64,80,96,112,128,144,160)}   # of MPEG 1, and of MPEG 2 and 2.5
+_HERTZ = {3: (44100,48000,32000), 2: (22050,24000,16000), 0: (11025,12000,8000)}
+
+def _mp3_frame(head, kbit=None):
+    "Length in bytes and in samples of an MP3 frame, from its first four bytes; None where there is none"
+    if len(head) < 4 or head[0] != 255 or head[1] & 0xe6 != 0xe2 or head[2] >> 4 in (0, 15) or head[2] & 12 == 12 or head[1] & 24 == 8: return None
+    version = head[1] >> 3 & 3
+    samples = 1152 if version == 3 else 576
+    return samples//8 * (kbit or _KBIT[max(version, 2)][head[2] >> 4]) * 1000 // _HERTZ[version][head[2] >> 2 & 3] + (head[2] >> 1 & 1), samples
+
+def _retold(data):
+    "An MP3 with a first frame that tells the truth about its length, and that length in samples; None where no frames are found"
+    i = 0
+    while data[i:i+3] == b"ID3": i += 10 + sum((data[i+6+k] & 127) << 7*(3-k) for k in range(4)) if len(data) > i+10 else len(data)
+    first, count, samples, tale = None, 0, 0, None
+    while i + 4 <= len(data):
+        frame = _mp3_frame(data[i:i+4])
+        if frame is None or first is None and _mp3_frame(data[i+frame[0]:i+frame[0]+4]) is None:
+            i = data.find(b"\xff", i+1)
+            if i < 0: break
+            continue
+        size, samples = frame
+        if i + size > len(data): break
+        if first is None and (tag := next((t for t in (b"Xing", b"Info", b"VBRI") if t in data[i:i+64]), None)):
+            at = data.index(tag, i) - i
+            if tag != b"VBRI" and data[i+at+7] & 1: tale = bytearray(data[i:i+size])      # it also knows how much of the start is padding
+            i += size; continue
+        if first is None: first = i
+        count += 1; i += size
+    if not count: return None
+    if tale is not None:
+        struct.pack_into(">I", tale, at+8, count)
+        if tale[at+7] & 2: struct.pack_into(">I", tale, at+12, len(tale)+len(data)-first)
+        return bytes(tale) + data[first:], count*samples
+    head = bytearray(data[first:first+4]); version, mono = head[1] >> 3 & 3, head[3] >> 6 == 3
+    head[1] |= 1; head[2] = head[2] & 0x0d | 0x90                      # no checksum; 128 or 80 kbit/s, so that the frame is long enough
+    where = 4 + ((17 if mono else 32) if version == 3 else (9 if mono else 17))
+    tale = bytes(head) + bytes(where-4) + b"Xing" + struct.pack(">II", 1, count)
+    return tale.ljust(_mp3_frame(head)[0], b"\0") + data[first:], count*samples
+
+_CONTAINERS = ((4, b"ftyp", "an MP4 or M4A"), (0, b"\x1aE\xdf\xa3", "a WebM or Matroska"), (0, b"\xff\xf1", "an AAC"), (0, b"\xff\xf9", "an AAC"), (0, b"#!AMR", "an AMR"), (0, b"0&\xb2u", "a WMA"), (0, b"OggS", "an Ogg"), (0, b"RIFF", "a RIFF"), (0, b"FLV", "an FLV"))
+
+def _converted(src, name, nothing):
+    "A WAV of what soundfile can't read, made by PyAV where it is installed, else by the ffmpeg command"
+    src.seek(0); head = src.read(16); src.seek(0)
+    kind = next((what for at,magic,what in _CONTAINERS if head[at:at+len(magic)] == magic), None)
+    if kind is None: raise nothing
+    no = f"{name} is {kind} file, and no sound can be read from it: convert it with ffmpeg -i FILE out.wav"
+    try: av = import_module("av")
+    except ImportError: av = None
+    if av is not None: return _by_pyav(av, src, no)
+    tool = shutil.which("ffmpeg")
+    if tool is None: raise ValueError(f"{name} is {kind} file, which soundfile does not read: pip install \"harmonica[av]\", or install ffmpeg, or convert it elsewhere to WAV, FLAC, OGG or MP3")
+    with tempfile.TemporaryDirectory() as d:
+        with open(Path(d)/"in", "wb") as f: shutil.copyfileobj(src, f)
+        subprocess.run([tool, "-nostdin", "-v", "error", "-i", f"{d}/in", "-vn", "-map", "0:a:0", "-c:a", "pcm_s16le", f"{d}/out.wav"], capture_output=True)
+        try: return sf.SoundFile(io.BytesIO((Path(d)/"out.wav").read_bytes()))
+        except (OSError, sf.LibsndfileError): raise ValueError(no) from None
+
+def _by_pyav(av, src, no):
+    out, wav = tempfile.TemporaryFile(), None   # on disk: an hour of stereo need not lie in memory
+    try:
+        with av.open(src) as box:
+            stream = box.streams.audio[0]
+            even = av.AudioResampler(format="flt")
+            for frame in (r for f in box.decode(stream) for r in even.resample(f)):
+                if wav is None: wav = sf.SoundFile(out, "w", frame.sample_rate, frame.layout.nb_channels, "FLOAT", format="W64")
+                wav.write(frame.to_ndarray().reshape(-1, wav.channels))
+    except (av.FFmpegError, IndexError, ValueError):
+        if wav is None: raise ValueError(no) from None                 # else: it breaks off, and what came before is kept
+    if wav is None: raise ValueError(no)
+    wav.close(); out.seek(0)
+    return sf.SoundFile(out)
+
 def _open(src):
     "src as an open sound file and the name to call it by in messages"
     name, fix = "the given sound", "give a WAV, FLAC, OGG or MP3 file"
@@ -102,31 +181,56 @@ def _open(src):
         path = Path(src).expanduser(); name = f"'{src}'"
         if path.is_dir(): raise ValueError(f"{name} is a folder: give the path of one sound file")
         if not path.exists(): raise ValueError(f"{name} does not exist: {fix}")
-        try: size, src = path.stat().st_size, path.open("rb")
+        try: src = path.open("rb")
         except OSError as e: raise ValueError(f"{name} can't be read ({e.strerror}): check its permissions") from None
-        if not size: src.close(); raise ValueError(f"{name} is empty (0 bytes): {fix}")
-    elif isinstance(src, (bytes, bytearray, memoryview)):
-        if not len(src): raise ValueError(f"{name} is empty (0 bytes): {fix}")
-        src = io.BytesIO(src)
+    elif isinstance(src, (bytes, bytearray, memoryview)): src = io.BytesIO(src)
     elif not hasattr(src, "read"): raise ValueError(f"a sound was expected, {type(src).__name__} was given: give a path, bytes, an open file or a Clip")
-    try: return sf.SoundFile(src), name
-    except (sf.LibsndfileError, TypeError, RuntimeError): raise ValueError(f"{name} is not a sound file that can be read: {fix}") from None
+    try:
+        if not getattr(src, "seekable", lambda: True)(): src = io.BytesIO(src.read())                     # a pipe
+        at = src.tell(); empty = not src.read(1); src.seek(at)
+    except (OSError, TypeError, ValueError) as e: raise ValueError(f"{name} can't be read ({getattr(e, 'strerror', None) or e}): {fix}") from None
+    if empty: raise ValueError(f"{name} is empty (0 bytes): {fix}")
+    nothing = ValueError(f"{name} is not a sound file that can be read: {fix}")
+    try: f = sf.SoundFile(src)
+    except TypeError: raise nothing from None
+    except (sf.LibsndfileError, RuntimeError): f = None
+    if f is not None and f.format != "MP3": return f, name
+    src.seek(at); head = src.read(4); src.seek(at)
+    if f is None and not (_mp3_frame(head) or head[:3] == b"ID3"): return _converted(src, name, nothing), name
+    data = src.read(); told = _retold(data)
+    if told and (f is None or abs(told[1]-f.frames) > .02*told[1]+4000): data = told[0]
+    try: return sf.SoundFile(io.BytesIO(data)), name
+    except sf.LibsndfileError: raise nothing from None
+
+def _blocks(f, n, pick=None):
+    "Mono pieces of an open file, no more than n samples, and the power of the mix and of each channel; what is really there counts, not what the header says"
+    parts, mixed, alone, block = [], 0., np.zeros(f.channels), 1 << 18   # mixed piece by piece: an hour of stereo never lies in memory whole
+    while n is None or n > 0:
+        b = f.read(block if n is None else min(block, n), dtype="float32", always_2d=True)
+        if not len(b): break
+        parts.append(b.mean(1) if pick is None else b[:,pick].copy())
+        mixed += float(np.vdot(parts[-1], parts[-1])); alone += np.einsum("ij,ij->j", b, b, dtype=np.float64)
+        if n is not None: n -= len(b)
+    return parts, mixed, alone
 
 def _read(src, start=0., seconds=None):
     "Mono samples of a file and the facts about it: rate, channels, seconds, subtype, name"
+    if start < 0 or (seconds is not None and seconds <= 0): raise ValueError(f"start={start}, seconds={seconds}: start must be 0 or more and seconds above 0")
     f, name = _open(src)
     with f:
-        facts = dict(rate=f.samplerate, channels=f.channels, seconds=f.frames/f.samplerate, subtype=f.subtype, name=name, comment=f.comment)
-        if start < 0 or (seconds is not None and seconds <= 0): raise ValueError(f"start={start}, seconds={seconds}: start must be 0 or more and seconds above 0")
-        if start and start >= facts["seconds"]: raise ValueError(f"start={start}: {name} lasts only {facts['seconds']:.2f} s")
+        facts = dict(rate=f.samplerate, channels=f.channels, subtype=f.subtype, name=name, comment=f.comment, cancels=False)
+        skip, n = round(start*f.samplerate), None if seconds is None else round(seconds*f.samplerate)
         try:
-            if start: f.seek(round(start * f.samplerate))
-            n = -1 if seconds is None else round(seconds * f.samplerate)
-            blocks = f.blocks(1 << 18, frames=n, dtype="float32", always_2d=True)   # mixed block by block: an hour of stereo never lies in memory whole
-            parts = [b.mean(1) for b in blocks]
+            if skip and f.seekable() and skip < f.frames: f.seek(skip)
+            elif skip: _blocks(f, skip)
+            parts, mixed, alone = _blocks(f, n)
+            if _cancels(mixed, alone) and f.seekable():
+                f.seek(skip); parts, *_ = _blocks(f, n, int(alone.argmax())); facts["cancels"] = True
         except (sf.LibsndfileError, RuntimeError) as e: raise ValueError(f"{name} breaks off while being read ({str(e).strip()}): save it again as WAV") from None
-    if not sum(map(len, parts)): raise ValueError(f"{name} has no samples: give a WAV, FLAC, OGG or MP3 file with sound in it")
-    return np.concatenate(parts), facts
+        have = sum(map(len, parts))
+        if not have and skip and f.frames: raise ValueError(f"start={start}: {name} lasts only {min(f.frames/f.samplerate, start):.2f} s")
+    if not have: raise ValueError(f"{name} has no samples: give a WAV, FLAC, OGG or MP3 file with sound in it")
+    return np.concatenate(parts), {**facts, "seconds": (skip+have)/facts["rate"]}
 
 # %% ../nbs/00_codec.ipynb #31d2241f
 @patch
@@ -372,7 +476,7 @@ def reference(
     try:
         if name: clip = Clip(samples, facts["rate"])
         notes, c = [], facts["channels"]
-        if c > 1: notes.append(f"{'stereo' if c == 2 else f'{c} channels'} mixed to mono")
+        if c > 1: notes.append(f"{'stereo' if c == 2 else f'{c} channels'} mixed to mono" if not facts.get("cancels") else "the channels cancel each other out: the louder one is used")
         if clip.rate != rate: notes.append(f"resampled {clip.rate} -> {rate} Hz")
         piece = clip.best(seconds)
         if len(piece) < len(clip): notes.append(f"used the best {piece.seconds:.1f} s of {clip.seconds:.1f} s")
