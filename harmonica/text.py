@@ -220,7 +220,7 @@ def dates(text:str)->str:
     text = re.sub(rf"\b({days})\.?(\s?[-–/]\s?|-| to | & | and |, )({days})\b(?!\.\w)\.?(?!\w)", lambda m: _T["days"][m[1]] + (" to " if re.search("[-–]", m[2]) else " and " if m[2].strip() in "/&" else m[2]) + _T["days"][m[3]] + _stop(m), text)
     text = re.sub(rf"\b({days}|mon|tues?|thu(?:rs?)?|fri)\b\.?(?=,? (?i:{_day_or_month}|the \w+(?:-\w+)? of|\d))", lambda m: _T["days"][m[1].capitalize()], text)
     text = re.sub(r"\b(Mon|Tues?|Weds?|Thu(?:rs?)?|Fri)\.(?!\w)|(?<!the )(?<!The )\b(Sat|Sun)\.(?=,|$)", lambda m: _T["days"][m[1] or m[2]] + _stop(m), text)
-    return re.sub(rf"(?<=[a-y]) (?:to|[-–]) (?=(?:{'|'.join(_short)})\b)", " to ", re.sub(rf"\b({_day_or_month})\s?[-–]\s?(?=(?:{_day_or_month})\b)", r"\1 to ", text))
+    return re.sub(rf"(?<=[a-y]) (?:to|[-–]) (?=(?:{'|'.join([*_short, *_months])})\b)", " to ", re.sub(rf"\b({_day_or_month})\s?[-–]\s?(?=(?:{_day_or_month})\b)", r"\1 to ", text))
 
 class _Groups:
     "A match whose groups are renumbered; of several, the first that matched"
@@ -228,7 +228,7 @@ class _Groups:
     def __getitem__(self, i):
         if i == 0: return self.m[0]
         w = self.which[i-1]
-        return self.m[w] if isinstance(w, int) else next((self.m[k] for k in w if self.m[k]), None)
+        return (self.m[w] if w <= self.m.re.groups else None) if isinstance(w, int) else next((self.m[k] for k in w if self.m[k]), None)
     def start(self): return self.m.start()
     def end(self): return self.m.end()
 
@@ -279,7 +279,8 @@ def phones(text:str)->str:
     text = re.sub(r"(?<![\w-])1-?(8\d\d)-(?=[A-Z])([A-Z\d]+(?:-[A-Z\d]+)*)\b", lambda m: f"one, {number(m[1]) if m[1].endswith('00') else digits(m[1])}, {m[2].replace('-', ' ')}", text)
     text = re.sub(r"(?<![\w-])(?:1[ .-]?)?\(\d{3}\)[ .-]?\d{3}[ .-]\d{4}(?![\w-])|(?<![\w-])(?:1[ .-])?\d{3}([ .-])\d{3}\1\d{4}(?![\w-])|(?<![\w-])\d{3}-\d{4}(?![\w-])|(?<![\w-])\d{3}-\d{2}-\d{4}(?![\w-])"
                   r"|(?<![\w-])0\d{2,4} \d{3,4} \d{3,4}(?![\w-])|(?<![\w-])0\d{4} \d{6}(?![\w-])|(?<![\w-])\d{4}([ -])\d{4}\2\d{4}\2\d{4}(?![\w-])|(?<![\w.-])\d+(?:-\d+){3,}(?:-X)?(?![\w-])", _called, text)
-    text = re.sub(r"(?i:\b(?:extension|ext|x)\.?) ?(\d{2,6})\b(?=[ .,;]|$)", lambda m: m[0] if m[0][0] in "xX" and "." not in m[0] and not re.search(r"(?:zero|one|two|three|four|five|six|seven|eight|nine),? $", m.string[:m.start()]) else f"extension {digits(m[1])}", text)
+    text = re.sub(r"(?i:\b(tel|telephone|phone|fax|call|mobile)(\.?:? ))(\d{3})\.(\d{4})\b", lambda m: f"{m[1]}{m[2]}{digits(m[3])}, {digits(m[4])}", text)
+    text = re.sub(r"(?i:\b(?:extension|ext|x)\.?) ?(\d{1,6})\b(?=[ .,;]|$)", lambda m: m[0] if m[0][0] in "xX" and "." not in m[0] and not re.search(r"(?:zero|one|two|three|four|five|six|seven|eight|nine),? $", m.string[:m.start()]) else f"extension {digits(m[1])}", text)
     text = re.sub(r"(?<![\w.])(?<!version )(?<!v\. )((?:\d{1,3}\.){3}\d{1,3})(?:/(\d{1,2}))?(?::(\d{2,5}))?(?![\w.]*\d)", lambda m: m[0] if max(map(int, m[1].split("."))) > 255 else " dot ".join(digits(p) for p in m[1].split(".")) + (f" slash {number(m[2])}" if m[2] else "") + (f" colon {digits(m[3])}" if m[3] else ""), text)
     text = re.sub(rf"({_id_cue}(?: is| was| to)?[: #]{{1,3}})([A-Z]{{0,4}}-?\d{{3,}}(?:[ -]\d{{2,}})*)(?![\w,.]*\d)", lambda m: m[1] + _called(_Groups(_found(m[2]))), text)
     text = re.sub(r"(?<![\w.,$£€#-])911(?![\w,-]|\.\d)(?! (?:[a-z]+s|people|men|women|children|million|thousand|and)\b)", lambda m: "nine eleven" if re.search(r"Porsche $", m.string[:m.start()]) else "nine one one", text)
@@ -313,7 +314,7 @@ def money(text:str)->str:
     "Say sums of money"
     text = re.sub(rf"(?<![\w.])({_coin})\s?({_num}){_scale}\s?(?:-|–|to)\s?(?:({_coin}))?({_num}){_scale}(?![\w-])",
         lambda m: (f"{number(m[2])} to " if (m[3] or m[4] or None) in (None, m[7] or m[8]) else _money(m[1], m[2], m[3] or m[4]) + " to ") + _money(m[5] or m[1], m[6], m[7] or m[8]), text)
-    text = re.sub(rf"(?<![A-Za-z])(?P<article>\b[Aa]n? |\b[Tt]he )?(?P<minus>-)?(?P<sign>{_coin})\s?(?P<inner>-)?(?P<amount>\d{{1,3}},\d\d(?![,\d])|{_num}){_scale.replace('(hundred', '(?P<s1>hundred').replace('(mn', '(?P<s2>mn')}"
+    text = re.sub(rf"(?<![A-Za-z])(?P<article>\b[Aa]n? |\b[Tt]he )?(?P<minus>-)?(?P<sign>{_coin})\s?(?P<inner>-)?(?P<amount>\d{{1,3}},\d\d(?![,\d])|{_num}){_scale.replace('(hundred', '(?P<s1>hundred').replace('(mn', '(?P<s2>mn')}(?:s\b)?"
                   rf"(?:(?P<hyphen>-)(?=[a-z]))?(?:(?: per |/ ?)(?P<per>[a-z]+)\b)?", _paid, text)
     text = re.sub(rf"(?<![\w.])(-)?(\d{{1,3}},\d\d(?![,\d])|{_num})\s?({_after})(?![\w])", lambda m: ("minus " if m[1] else "") + _money(m[3], m[2].replace(",", ".") if re.fullmatch(r"\d{1,3},\d\d", m[2]) else m[2]), text)
     text = re.sub(rf"(?<![\w.])({_num}){_scale}\s?({_code})\b", lambda m: _money(m[4], m[1], m[2] or m[3]), text)
@@ -330,7 +331,7 @@ _scale_units = ("K","k","M","B","x")                                 # only when
 _unit = _alts(_units)
 
 def _measure(m):
-    sign, n, gap, unit, per = m["sign"], m["n"], m["gap"], m["unit"], m["per"]
+    n, gap, unit, per = m["n"], m["gap"], m["unit"], m["per"]
     before, after = m.string[max(0, m.start()-14):m.start()], m.string[m.end():m.end()+20]
     if gap and unit in _scale_units or unit == "x" and re.match(r" ?[-+=*/^]", after): return m[0]
     if gap and unit in ("A", "s", "N", "J", "V", "W") and re.match(r"[a-z]| [A-Z]", after): return m[0]
@@ -340,7 +341,7 @@ def _measure(m):
     one, many = _units[unit]
     noun = re.match(r" (?!(?:of|in|at|on|to|for|from|by|per|is|was|are|were|and|or|but|with|than|away|ago|later|long|high|tall|deep|wide|thick|apart|before|after|each|a|the|an|as|per|more|less)\b)[a-z]{2}", after)
     single = n == "1" or gap == "-" or re.search(r"(?i)\b(?:an?|one|each|every|another|per|this|that) $", before) and noun and not per
-    words = f"{'minus ' if sign else ''}{number(n)} {one if single else many}" + (f" per {_each[per]}" if per else "")
+    words = f"{number(n)} {one if single else many}" + (f" per {_each[per]}" if per else "")
     return words + ("." if unit.endswith(".") and _stop(m) else "")
 
 def measures(text:str)->str:
@@ -349,7 +350,7 @@ def measures(text:str)->str:
     text = re.sub(r"(\d+(?:\.\d+)?)\s?°\s?(\d+)' ?(?:(\d+(?:\.\d+)?)\" ?)?([NSEW])\b", lambda m: f"{number(m[1])} degrees {number(m[2])} minutes " + (f"{number(m[3])} seconds " if m[3] else "") + _T["winds"][m[4]].lower(), text)
     text = re.sub(r"(\d+(?:\.\d+)?)\s?°\s?([NSEW])\b", lambda m: f"{number(m[1])} degree{'s'*(m[1] != '1')} {_T['winds'][m[2]].lower()}", text)
     if text.count('"') % 2: text = re.sub(r"(?<![\w.])(\d+(?:\.\d+)?)\"(?=\s[a-z])", lambda m: f"{number(m[1])} inch" + "es"*(m[1] != "1"), text)
-    text = re.sub(r"(?<![\w.-])(-)?(\d{2,3})([CF])\b(?!['.]\w)", lambda m: f"{'minus ' if m[1] else ''}{number(m[2])} degrees {dict(C='Celsius', F='Fahrenheit')[m[3]]}", text)
+    text = re.sub(r"(?<![\w.-])(\d{2,3})([CF])\b(?!['.]\w)", lambda m: f"{number(m[1])} degrees {dict(C='Celsius', F='Fahrenheit')[m[2]]}", text)
     text = re.sub(rf"(?<![\w.])({_num})\s?({_unit})?\s?(?:-|–|to)\s?(?=(-?(?:{_num}))\s?({_unit})(?![\w^']))", lambda m: m[0] if m[2] and m[2] != m[4] and m[2] in _close or m[4] == "s" and m[2] in (None, "s") else f"{number(m[1])}" + (f" {_units[m[2]][m[1] != '1']}" if m[2] and m[2] != m[4] else "") + " to ", text)
     text = re.sub(rf"(?<=\d)( ?(?:{_alts(u for u in _units if len(u) > 1 or u == 'm')}|['\"])) ?[x×] ?(?=\d)", r"\1 by ", text)
     text = re.sub(rf"(?<=\d)( ?(?:{_unit}))/(?=\d+ ?(?:{_unit})(?!\w))", r"\1 per ", text)
@@ -358,7 +359,7 @@ def measures(text:str)->str:
     text = re.sub(rf"(?<![\w.])({_num}) ?(?:x|by) ?({_num})(?= ?(?:x|by) ?(?:{_num})| ?(?:{_unit})(?!\w))", r"\1 by \2", text)
     text = re.sub(r"(?<![\w.])(\d{2,5})[xX](\d{2,5})(?:[xX](\d{2,5}))?(?!\w)", lambda m: " by ".join(_size(g) for g in m.groups() if g), text)
     text = re.sub(rf"(?<![\w./])(\d+[ -])?(\d{{1,2}})/(\d{{1,3}}) ?({_unit})(?![\w^'/])", lambda m: f"{_fraction(m)} {_units[m[4]][bool(m[1])]}" if 0 < int(m[2]) < int(m[3]) and (m[4] == "in." or m[4] not in _close) else m[0], text)
-    text = re.sub(rf"(?<![\w.,$])(?P<sign>-)?(?P<n>{_num})(?P<gap>[ -]?)(?P<unit>{_unit})(?:/(?P<per>{_alts(_each)})(?![\w^]))?(?:(?<=[a-z])\.(?= [a-z]))?(?![\w^']|[./]\w)", _measure, text)
+    text = re.sub(rf"(?<![\w.,$])(?P<n>{_num})(?P<gap>[ -]?)(?P<unit>{_unit})(?:/(?P<per>{_alts(_each)})(?![\w^]))?(?:(?<=[a-z])\.(?= [a-z]))?(?![\w^']|[./]\w)", _measure, text)
     text = re.sub(rf"\b(?P<a>{_alts(k for k in _units if len(k) > 1 and k.isalpha())})/(?P<b>{_alts(_each)})\b", lambda m: f"{_units[m['a']][1]} per {_each[m['b']]}", text)
     text = re.sub(r"\b((?:[a-z]*(?:lit(?:er|re)|met(?:er|re)|gram)|mile|gallon|dollar|euro|calorie|hour|page|word|frame|request|visit|user|case|death|event|car|ton|barrel)s)/(\w+)\b", lambda m: f"{m[1]} per {_each.get(m[2], m[2])}", text)
     return re.sub(r"(?<=[\w)])\^\s?([-–+]?\d+|[a-z]\b)", lambda m: f" {_raised(m[1])} ", text)
@@ -373,6 +374,7 @@ def _raised(n):
 
 def _sum(m):
     s = re.sub(r"\^\s?([-–+]?\d+)", lambda p: f" {_raised(p[1])} ", m[0])
+    s = re.sub(r"(?<![\d/.])(\d{1,2})/(\d{1,2})(?![\d/.])", lambda p: _fraction(_Groups(p, 3, 1, 2)) if 0 < int(p[1]) < int(p[2]) else p[0], s)
     s = re.sub(r"(^|[=(*/×÷<>]\s?)[-–](?=[\d.])", r"\1minus ", s)
     return re.sub(r"\s+", " ", re.sub(r"[-+*×/÷=<>≤≥–]|(?<=[\d )])x(?=[\d (])", lambda o: f" {_ops[o[0]]} ", s))
 
@@ -389,6 +391,7 @@ def maths(text:str)->str:
     text = re.sub(r"(?<=[\d)])\s?÷\s?(?=[\d(])", " divided by ", text)
     text = re.sub(r"(?<=[\d)])\s?\+\s?(?=[\d(])", " plus ", text)
     text = re.sub(r"(?<![\w.,/])(\d+) - (\d+)(?![\w/]|[.,]\d)", lambda m: f"{m[1]} {'to' if int(m[1]) < int(m[2]) else 'minus'} {m[2]}", text)
+    text = re.sub(r"(?<![\w)\].,'\"$£€¥%°^-])-(?=\.?\d)", "minus ", text)
     return re.sub(r"(?<![\w/.])(\d+)/(\d+)(?![\w/]|\.\d)", lambda m: f"{number(m[1])} divided by {number(m[2])}" if int(m[2] or 0) and int(m[1]) > int(m[2]) > 1 and len(m[1]) < 9 and int(m[1]) % int(m[2]) == 0 else m[0], text)
 
 # %% ../nbs/10_text.ipynb #269225bf
@@ -412,11 +415,12 @@ def _plain(m):
 
 def _serial(m):
     "AB9453: three and more digits behind letters are a name, and read one by one"
-    if re.fullmatch(r"(?:19|20)\d\d", m[2]) and m[1] and m[1][-1].islower(): return f"{m[1]} {m[2]}"
-    return f"{m[1]} {digits(m[2])}"
+    if re.fullmatch(r"(?:19|20)\d\d", m[2]) and (m[1][-1].islower() or m[1] in ("FY", "CY")): return f"{m[1]} {m[2]}"
+    return f"{m[1]} {digits(m[2])}" + (f" {digits(m[3])}" if m[3] else "")
 
 def numbers(text:str)->str:
     "Say every number still left"
+    text = re.sub(r"(?<![\w./])(\d{1,3}/\d{1,3})(?:rd|th|nd|st)s?\b", r"\1", text)
     text = re.sub(r"(?<=\d)('?s)\s?[-–]\s?(?='?\d{2,4}'?s\b)", r"\1 to ", text)
     text = re.sub(r"(?<![\w.])'?(\d{0,2}[1-9]0|\d?\d00|\d000)'?s\b", lambda m: plural(year(int(m[1])) if len(m[1]) == 4 else number(m[1])), text)
     text = re.sub(r"(?<![\w.,])(\d[\d,]*)(?:st|nd|rd|th|ST|ND|RD|TH)\b(?:\s?([-–])(?=\s?\d+(?:st|nd|rd|th)\b))?", lambda m: (ordinal(int(m[1].replace(",", ""))) if len(m[1]) < 16 else number(m[1])) + (" to" if m[2] else ""), text)
@@ -424,9 +428,9 @@ def numbers(text:str)->str:
     text = re.sub(r"(?<![\w./])((?:19|20)\d\d)/((?:19|20)?\d\d)(?![\w/])", lambda m: f"{year(int(m[1]))} slash {year(int(m[2])) if len(m[2]) == 4 else number(m[2])}", text)
     text = re.sub(r"(?<![\w.])-(?=\d+/\d)", "minus ", text)
     text = re.sub(r"(?<=\d)(/\d+)\s?[-–]\s?(?=\d+/\d)", r"\1 to ", text)
-    text = re.sub(r"(?<![\w./-])(\d+[ -])?(\d{1,3})/(\d{1,3})(?![\w/]|\.\d)", _fraction, text)
+    text = re.sub(r"(?<![\w./-])(\d+[ -])?(\d{1,3})/(\d{1,4})(?![\w/]|\.\d)", _fraction, text)
     text = re.sub(r"\b(\d{1,3}(?:\.\d{1,3}){2,})\b", lambda m: " point ".join(number(p) for p in m[1].split(".")), text)   # versions
-    text = re.sub(r"\b([A-Za-z]+)-?(\d{3,}|0\d)(?=[A-Za-z-]*\b)(?!,\d|\.\d)", _serial, text)
+    text = re.sub(r"\b([A-Za-z]+)-?(\d{3,}|0\d)(?:-(\d{3,}))?(?=[A-Za-z-]*\b)(?!,\d|\.\d)", _serial, text)
     text = re.sub(r"(?<=\d)\s?–\s?(?=[\d.])|(?<=\d)-(?=[\d.]+\b(?!-))(?<!-\d-)", " to ", text)
     text = re.sub(r"\b([Aa])\s?[-–]\s?([Zz])\b|\b([A-Z])\s?–\s?([A-Z])\b", lambda m: f"{m[1] or m[3]} to {m[2] or m[4]}", text)
     text = re.sub(r"#\s?(?=\d)", " number ", text)
@@ -438,7 +442,7 @@ def numbers(text:str)->str:
 _titles, _abbr, _before_number, _streets = _T["titles"], _T["abbreviations"], _T["before_a_number"], _T["streets"]
 _may_end = "etc. etc Inc. Inc Ltd. Ltd Corp. Corp Co. Bros. Jr. Jr Sr. Ave. Blvd. Rd. Ph.D. PhD M.D. Esq. MSS.".split() + ["et al."]
 
-def _number_of_a_house(s): return number(s) if len(s) < 3 or s[0] == "0" or len(s) > 4 else f"{number(s[0])} {'oh ' + number(s[2]) if s[1] == '0' else number(s[1:])}" if len(s) == 3 and s[1:] != "00" else year(int(s)) if len(s) == 4 else number(s)
+def _number_of_a_house(s): return number(s) if len(s) < 3 or s[0] == "0" or len(s) > 4 else f"{number(s[0])} {'oh ' + number(s[2]) if s[1] == '0' else number(s[1:])}" if len(s) == 3 and s[1:] != "00" else f"{number(s[:2])} oh {number(s[3])}" if len(s) == 4 and s[2] == "0" != s[3] else f"{number(s[:2])} {number(s[2:])}" if len(s) == 4 and s[2:] != "00" else year(int(s)) if len(s) == 4 else number(s)
 
 def _address(m):
     house, wind, name, kind, tail = m["house"], m["wind"], m["name"], m["kind"], m["tail"]
@@ -494,11 +498,13 @@ def _counted(m):
 
 def romans(text:str)->str:
     "Say Roman numerals where they can be nothing else"
+    text = re.sub(rf"\b(?i:({'|'.join(_L['counted'])}|vols?\.|figs?\.|pp?\.)) {_roman}\s?[-–]\s?{_roman}{_end}", lambda m: f"{_before_number.get(m[1].lower(), m[1])} {number(str(roman(m[2])))} to {number(str(roman(m[3])))}", text)
     text = re.sub(rf"(?i:\b((?:{'|'.join(_L['counted'])})|vol\.?|fig\.?|no\.|ch\.?|pt\.?|bk\.?|sec\.?|art\.?|op\.))\s+{_roman}{_end}", _numbered, text)
     text = re.sub(r"(?i:\b(pages?|pp?\.|chapters?|ch\.))\s+((?=[ivxlc]{2}|[ivx]\b)[ivxlc]+)(?:[-–]([ivxlc]+))?\b(?!')", _pages, text)
     text = re.sub(rf"\b({'|'.join(_L['crowned'])}) ((?:[A-Z][a-z]+ ){{1,2}}){_roman}{_end}(?!\.\s[A-Z][a-z]+\b(?<!\.))", lambda m: f"{m[1]} {m[2]}the {ordinal(roman(m[3]))}" if m[3] in ("I", "V", "X") or len(m[3]) > 1 else m[0], text)
     text = re.sub(rf"\b({'|'.join(_L['kings'])})\s+{_roman}{_end}", _king, text)
     text = re.sub(rf"\b{_roman}(?:th|st|nd|rd)\b|\b{_roman}(?= (?:century|centuries|c\.|Olympic|Dynasty|dynasty|Congress|anniversary)\b)", lambda m: ordinal(roman(m[1] or m[2])) if len(m[1] or m[2]) > 1 or (m[1] or m[2]) in "IVX" else m[0], text)
+    text = re.sub(rf"(?<=\bthe )(?!IV\b)(?=[IVX]{{2}}){_roman}{_end}", lambda m: ordinal(roman(m[1])), text)
     text = re.sub(rf"\b([A-Z][a-z]+ )((?!I\b)(?:X{{0,3}}(?:IX|IV|V?I{{0,3}}))(?<=[IVX]))(?<=[IVX]{{2}}){_end}", lambda m: m[1] + number(str(roman(m[2]))), text)
     text = re.sub(rf"(?<![\w.'-])(?=[MDCLXVI]{{4}}|[IVX]{{3}}){_roman}{_end}(?!\.\w)", lambda m: m[0] if m[0] in ("MIX", "CIVIC", "XXX") else year(roman(m[1])) if 1100 <= roman(m[1]) <= 2100 else number(str(roman(m[1]))), text)
     return re.sub(r"(?:(?<=^)|(?<=[.!?:] ))(II|III|IV|VI{0,3}|IX|XI{0,3}|XIV|XVI{0,3}|I|V|X)\.(?= [A-Z][a-z])", lambda m: number(str(roman(m[1]))) + ".", text)   # "II. Methods"
@@ -541,6 +547,7 @@ def _caps(m):
 def calm(text:str)->str:
     "A text that shouts throughout is read as if it did not; its abbreviations are still spelled"
     text = re.sub(r"(?<![\w.'-])i(?![\w.-])", "I", text)
+    text = re.sub(rf"\b(?:{'|'.join(m.upper() for m in [*_months, *_Day_names] if m not in ('May', 'March'))}|(?:MAY|MARCH)(?= \d))\b", lambda m: m[0].capitalize(), text)
     letters = re.findall(r"[A-Za-z]+", text)
     loud = [w for w in letters if len(w) > 1 and w.isupper()]
     if not (len(loud) > 2 and len(loud) > .7*sum(len(w) > 1 for w in letters)): return text
@@ -567,7 +574,7 @@ def capitals(text:str)->str:
 # %% ../nbs/10_text.ipynb #3eb00000
 _tlds = _alts(_L["domains"])
 _domain = r"(?:[A-Za-z0-9](?:[A-Za-z0-9-]*[A-Za-z0-9])?\.)+"
-_link_like = re.compile(rf"(?:https?://|ftp://|www\.)\S+|{_domain}(?:{_tlds})(?:[/:?#]\S*)?|{_domain}(?:{_alts(_L['domains_that_are_words'])})/\S*|(?:{_alts(_L['hosts'])})(?:/\S*)?|[\w.+-]+@[\w-]+(?:\.[\w-]+)+")
+_link_like = re.compile(rf"(?i:https?://|ftp://|www\.)\S+|{_domain}(?:{_tlds})(?:[/:?#]\S*)?|{_domain}(?:{_alts(_L['domains_that_are_words'])})/\S*|(?:{_alts(_L['hosts'])})(?:/\S*)?|[\w.+-]+@[\w-]+(?:\.[\w-]+)+")
 _file_like = re.compile(rf"(?:[A-Za-z]:)?[\w./\\~-]*[\w-]*\.(?:{'|'.join(_L['files'])})|~?/[\w.-]+(?:/[\w.-]+)+/?|[A-Za-z]:\\[\w.\\-]+|~/[\w./-]+")
 
 def _label(s):
@@ -578,7 +585,7 @@ def _label(s):
 
 def _spelled(s):
     "Words, dots and slashes of an address"
-    s = re.sub(r"^(?:https?|ftp)://", "", s)
+    s = re.sub(r"^(?i:https?|ftp)://", "", s)
     s = s.rstrip("/") if s[:1] not in "/~" else s
     return " " + " ".join(_label(p) if p.isalpha() else digits(p) if p.isdigit() else _T["web"].get(p, "") for p in re.findall(r"[A-Z]?[a-z]+|[A-Z]+|\d+|[^A-Za-z\d]", s)) + " "
 
