@@ -9,11 +9,13 @@
     voice.py tuning    ITEMS [--asr FOLDER]     what each correction that a voice learns from its prompt is worth
     voice.py means     ITEMS                    recordings (rows with wav, text, speaker) repainted by the NAR from their true book 0: likeliest codes, mean vectors book by book, all in one stroke
     voice.py ladder    ITEMS [--asr FOLDER]     recordings (rows as for means) with ever more of them replaced by what the models make: where are words, voice and quality lost?
+    voice.py nearest   ITEMS                    a clip a speaker, recorded and made, against all prompts (67_likeness)
     voice.py first     ITEMS                    time to the first sound when streaming in chunks, to whole sentences, and to know a new voice (wants a machine that does nothing else)
     voice.py voices    CANDIDATES [--asr FOLDER] recordings (rows with audio or wav, and speaker) as voices to package: how well does each clone?
     voice.py hard      [--reference me.wav] --asr FOLDER     the forty sentences of hard.txt: which are lost?
 
-ITEMS is a .jsonl with text and prompt in each row. A table on the screen, and its figures (value, and bounds of 95%) as KIND.json in the folder --out.
+ITEMS is a .jsonl with text and prompt in each row, and speaker (who speaks the prompt) where it is known. Tables on the
+screen, the last with one line a variant, and the figures (value, and bounds of 95%) as KIND.json in the folder --out.
 """
 import argparse, json, statistics, time
 from dataclasses import replace
@@ -24,6 +26,7 @@ from harmonica.checkpoint import load_model, packaged_weights
 from harmonica.codec import packaged_voice, reference as best_part
 from harmonica.eval import evaluate, read_rows
 from harmonica.infer import Sampling
+from harmonica.likeness import DVector, GE2E, flat
 from harmonica.microcodec import MelLoss
 from harmonica.text import normalize
 
@@ -36,6 +39,18 @@ def sentences(path, n=None):
     return rows
 
 def save(path, found): path.write_text("{\n" + ",\n".join(f"{json.dumps(k)}: {json.dumps(v)}" for k,v in found.items()) + "\n}\n")
+
+COLUMNS = dict(wer="words wrong %", sim_prompt_ge2e_flat="flat GE2E", sim_prompt_dvec_flat="flat d-vec.",
+    nearest_ge2e="nearest GE2E %", nearest_dvec="nearest d-vec. %", sim_prompt_ge2e="GE2E", sim_prompt_dvec="d-vector",
+    lost="lost %")
+
+def table(found):
+    "One line a variant: what an equaliser can't move comes first"
+    keys, wide = [k for k in COLUMNS if any(k in f for f in found.values())], max(map(len, found))
+    cell = lambda f, k: "-" if k not in f else f"{100*f[k][0]:.1f}" if COLUMNS[k].endswith("%") else f"{f[k][0]:.3f}"
+    line = lambda name, cells: f"{name:{wide}}  " + "  ".join(f"{c:>{len(COLUMNS[k])}}" for k,c in zip(keys, cells))
+    head = line("", [COLUMNS[k] for k in keys])
+    return "\n".join([head, *(line(name, [cell(f, k) for k in keys]) for name,f in found.items())])
 
 class Speaker:
     "A Voice with some of its habits changed, as `evaluate` wants it"
@@ -116,8 +131,26 @@ def ladder(rows):
             "all true codes": v.codec.decode(codes), "true codes of 4 books": v.codec.decode(codes[:4]),
             "book 0 and durations true, the rest by the NAR": paint(codes[0]), "only durations true": paint(first),
             "nothing true but the words": me.say(r["text"])}
-        for k,c in made.items(): rungs.setdefault(k, []).append(dict(id=str(len(rungs.get(k, []))), wav=c, text=r["text"], prompt=other["wav"]))
+        for k,c in made.items():
+            row = dict(wav=c, text=r["text"], prompt=other["wav"], speaker=r.get("speaker"))
+            rungs.setdefault(k, []).append(dict(row, id=str(len(rungs.get(k, [])))))
     return rungs
+
+def nearest(rows):
+    "Flat likeness to each speaker's prompt, of another recording of each and of the packaged voice as each"
+    by, found = {}, {}
+    for r in rows: by.setdefault(r["speaker"], {}).setdefault(r["prompt"], r)
+    pairs, voice = [list(prompts.values())[:2] for prompts in by.values() if len(prompts) > 1], Voice.load()
+    made = {"recordings": [Clip.load(other["prompt"]) for _,other in pairs],
+        "the packaged voice": [voice.say(r["text"], reference=r["prompt"], seed=0) for r,_ in pairs]}
+    for k,encoder in dict(ge2e=GE2E(), dvec=DVector()).items():
+        asked = [encoder(flat(Clip.load(r["prompt"]))) for r,_ in pairs]
+        for name,clips in made.items():
+            like = [[round(float(v@p), 3) for p in asked] for v in (encoder(flat(c)) for c in clips)]
+            found.setdefault(name, {})[k] = like
+            own = sum(row[i] >= max(row) for i,row in enumerate(like))
+            print(f"{name}, {k}: own prompt nearest {own} of {len(like)}")
+    return found
 
 def first(rows, chunks=(.1, .2, .3, None)):
     "Milliseconds until there is sound, of sentences of a voice that is known already; and whether the rest comes in time"
@@ -159,7 +192,9 @@ def candidates(rows, out, asr, scores):
 
 def main():
     p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    p.add_argument("kind", choices=("prompts", "ablations", "books", "draws", "guidance", "tuning", "means", "ladder", "first", "voices", "hard")); p.add_argument("items", nargs="?")
+    p.add_argument("kind", choices=("prompts", "ablations", "books", "draws", "guidance", "tuning", "means", "ladder",
+        "nearest", "first", "voices", "hard"))
+    p.add_argument("items", nargs="?")
     p.add_argument("--asr", help="folder of a Whisper model, or its name"); p.add_argument("--limit", type=int, default=40); p.add_argument("--reference", default=str(packaged_voice()))
     p.add_argument("--out", default="."); p.add_argument("--scores", default="ge2e,dvec")
     a = p.parse_args()
@@ -172,7 +207,8 @@ def main():
         for name,made in ladder(items).items():
             found[name] = dict(clips=len(made), **figures(rep := evaluate(made, None, asr=a.asr, scores=a.scores, progress=False)))
             print(f"\n== {name}\n{rep}", flush=True)
-        return save(Path(a.out, "ladder.json"), found)
+        print(f"\n{table(found)}"); return save(Path(a.out, "ladder.json"), found)
+    if a.kind == "nearest": return save(Path(a.out, "nearest.json"), nearest(read_rows(a.items)))
     if a.kind == "means": return means(items)
     if a.kind == "first": Path(a.out, "first.json").write_text(json.dumps(first(items), indent=1)); return
     variants = dict(hard=lambda: {"hard": Speaker(Voice.load())},
@@ -187,6 +223,6 @@ def main():
         found[name] = figures(rep)
         print(f"\n== {name}\n{rep}", flush=True)
         if a.kind == "hard": found[name]["items"] = [{k: i.get(k) for k in ("id", "text", "heard", "wer", "failures")} for i in rep.items]
-    out = Path(a.out)/f"{a.kind}.json"; save(out, found); print(out)
+    out = Path(a.out)/f"{a.kind}.json"; save(out, found); print(f"\n{table(found)}\n{out}")
 
 if __name__ == "__main__": main()

@@ -10,11 +10,12 @@ __all__ = ['NATURAL', 'LIMITS', 'KINDS', 'DOSES', 'STATED', 'spoil', 'natural', 
            'symptoms', 'failures', 'judge']
 
 # %% ../nbs/68_detectors.ipynb #3b7f39e0
-import importlib.util, json, math, re
+import json, math, re
 from functools import lru_cache
 from pathlib import Path
 import numpy as np
 from .codec import Clip, packaged_voice
+from .files import need
 from .text import normalize
 
 # %% ../nbs/68_detectors.ipynb #5d5c596c
@@ -269,7 +270,7 @@ def words(
     heard:str, # What was heard
 )->dict: # Counts, and the error rates wer and cer (None where the text has no words)
     "Word and character errors"
-    _need("jiwer", "counting word errors")
+    need("jiwer", "counting word errors")
     import jiwer
     if text.isupper(): heard = heard.upper()          # a text all in capitals is read as one
     a, b = " ".join(spoken(text).split()), " ".join(spoken(heard).split())
@@ -279,10 +280,6 @@ def words(
         a, b = min((a, b), tuple(" ".join(spoken(_figure_by_figure(x)).split()) for x in (text, heard)), key=lambda p: edits(jiwer.process_words(*p)))
     w, c = jiwer.process_words(a, b), jiwer.process_characters(a, b)
     return dict(words=len(a.split()), word_edits=edits(w), chars=len(a), char_edits=edits(c), wer=w.wer, cer=c.cer)
-
-def _need(module, what, package='"harmonica[eval]"'):
-    "Refuse in one line when an optional package is missing"
-    if importlib.util.find_spec(module) is None: raise ValueError(f"{what} needs the package {module}, which is not installed: pip install {package}")
 
 # %% ../nbs/68_detectors.ipynb #45a445e5
 LIMITS = dict(

@@ -6,10 +6,10 @@ Docs: https://harmonica-tts.github.io/harmonica/files.html.md"""
 
 # %% auto #0
 __all__ = ['FULL', 'cause_of', 'cannot_write', 'temporary_name', 'write_safely', 'write_text', 'alive', 'sweep_litter',
-           'writable', 'locked', 'read_text', 'parse_json', 'storable', 'reading']
+           'writable', 'locked', 'read_text', 'parse_json', 'storable', 'reading', 'need']
 
 # %% ../nbs/03_files.ipynb #f3010006
-import errno, json, os, re, socket
+import errno, importlib.util, json, os, re, socket
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -163,3 +163,13 @@ def reading(
         if isinstance(e, ValueError) and str(path) in str(e): raise
         why = " ".join(str(e).split())[:160]
         raise ValueError(f"{path} can't be read as {what} ({type(e).__name__}{': '*bool(why)}{why}): {todo}") from e
+
+# %% ../nbs/03_files.ipynb #f3010038
+def need(
+    module:str, # As it is imported
+    what:str, # What it is for, to begin the message
+    package:str='"harmonica[eval]"', # What `pip` installs it by
+):
+    "Refuse in one line when an optional package is missing"
+    if importlib.util.find_spec(module) is not None: return
+    raise ValueError(f"{what} needs the package {module}, which is not installed: pip install {package}")

