@@ -10,7 +10,7 @@ import argparse, json, math, os, resource, subprocess, sys, tempfile, time
 from pathlib import Path
 import numpy as np, torch
 from harmonica.codec import Clip, load_codec
-from harmonica.data import CodesDataset, Utterance, _write_shard, collate, encode_all, make_card, make_loader, prepare, tidied
+from harmonica.data import CodesDataset, Utterance, write_shard, collate, encode_all, make_card, make_loader, prepare, tidied
 
 class Clock:
     "CPU and wall seconds since it was made"
@@ -65,7 +65,7 @@ from harmonica.codec import Clip
 from harmonica.data import Utterance, prepare
 class Toy:
     name,sample_rate,frame_rate,n_q,codebook_size,hash = 'toy',24000,50,8,1024,'feedc0ffee00'
-    def encode_batch(self, clips): return [torch.zeros(8, len(c)//480, dtype=torch.long) for c in clips]
+    def encode(self, c): return torch.zeros(8, len(c)//480, dtype=torch.long)
 t = np.arange(14400); few = [(.3*np.sin(t*.02*(i+1))).astype(np.float32) for i in range(8)]
 peak = lambda: resource.getrusage(resource.RUSAGE_SELF).ru_maxrss/(1 if sys.platform == 'darwin' else 1024)/(1024 if sys.platform == 'darwin' else 1)
 def us(a, b):
@@ -88,7 +88,7 @@ def fake_cache(out, n, mean=200, n_q=8, bins=1024):
     rng = np.random.default_rng(0); out.mkdir(parents=True)
     for k in range(0, n, 5000):
         T = np.clip(rng.lognormal(math.log(mean), .5, min(5000, n-k)), 20, 1000).astype(int); at = np.r_[0, n_q*T.cumsum()]; codes = rng.integers(0, bins, at[-1]).astype(np.int16)
-        _write_shard([dict(id=f'r{k+i}', text=f'a sentence of some words with the number {k+i}', speaker=f's{(k+i)%max(1, n//50)}', source='made', split='train' if i%50 else 'valid', seconds=t/50, n_frames=int(t), codes=codes[a:b])
+        write_shard([dict(id=f'r{k+i}', text=f'a sentence of some words with the number {k+i}', speaker=f's{(k+i)%max(1, n//50)}', source='made', split='train' if i%50 else 'valid', seconds=t/50, n_frames=int(t), codes=codes[a:b])
                       for i,(t,a,b) in enumerate(zip(T.tolist(), at, at[1:]))], out/f'000-of-001-{k//5000:05d}.arrow')
     (out/'card.json').write_text(json.dumps(dict(version=1, codec='made', codec_hash='0'*12, frame_rate=50, sample_rate=24000, n_q=n_q, codebook_size=bins)))
 

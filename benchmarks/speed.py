@@ -15,7 +15,7 @@ sys.path.insert(0, str(Path(__file__).parent))
 from plain import Plain
 from harmonica.ar import AR, ARConfig
 from harmonica.batch import Batch
-from harmonica.data import BucketSampler, CodesDataset, _write_shard, make_loader
+from harmonica.data import BucketSampler, CodesDataset, write_shard, make_loader
 from harmonica.nar import NAR, NARConfig
 from harmonica.train import PRECISIONS, TrainConfig, Trainer
 
@@ -88,7 +88,7 @@ def cache(z, folder, n=400):
     for i in range(n):
         T = int(rng.uniform(2, 12)*z["frame_rate"])
         rows.append(dict(id=f"u{i}", text="x"*(T//5), speaker=f"s{i%20}", source="t", split="train", seconds=T/z["frame_rate"], n_frames=T, codes=rng.integers(0, z["n_bins"], z["n_q"]*T).astype(np.int16)))
-    _write_shard(rows, folder/"000-of-001-00000.arrow")
+    write_shard(rows, folder/"000-of-001-00000.arrow")
     (folder/"card.json").write_text(json.dumps(dict(version=1, codec="t", codec_hash="t", frame_rate=z["frame_rate"], sample_rate=24000, n_q=z["n_q"], codebook_size=z["n_bins"])))
     class Letters:
         def encode(self, text, **kw): return [5]*len(text)

@@ -92,12 +92,10 @@ def _tell(text):
 # %% ../nbs/80_cli.ipynb #2264abd6
 def _writable(path, what="--out"):
     "Find out now, and not after the work, that a file or folder can't be written"
+    from harmonica.files import writable
     path = Path(path)
-    folder = path if path.suffix=="" else path.parent
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        probe = folder/f".write-{os.getpid()}"; probe.touch(); probe.unlink()
-    except OSError as e: raise ValueError(f"{what} {str(path)!r} can't be written ({e.strerror}): give a folder you may write to") from None
+    try: writable(path if path.suffix == "" else path.parent)
+    except ValueError as e: raise ValueError(f"{what} {e}") from None
     return path
 
 def _need(value, flag, what):
@@ -123,80 +121,48 @@ def _share(text):
     if not 0 <= i < n: raise ValueError(f"--shard {text!r}: give i/n with 0 <= i < n, as in 0/4")
     return i, n
 
+# %% ../nbs/80_cli.ipynb #80c00006
 @command
 def preprocess(
-    dataset:str="ljspeech",     # ljspeech, vctk, libritts, librispeech, commonvoice, folder, hf, or manifest files (.jsonl, .csv, .tsv; commas between)
-    root:str="data",            # Folder of the corpus (for hf: name of the data set, or Parquet files)
+    *sources:str,               # Folders of recordings, manifests (.jsonl, .csv, .tsv) or .parquet files; what kind they are is found out
+    dataset:str=None,           # Or by name: ljspeech, vctk, libritts, librispeech, commonvoice, folder, hf, or manifests, with commas between (default: ljspeech)
+    root:str="data",            # Folder of a corpus given by name (for hf: name of the data set, or Parquet files)
     codec:str="micro",          # micro, encodec_24khz, dac_24khz, the path of a codec file; or none: only lay the sound flat, to train a codec on
-    out:str=None,               # Folder for the codes (default: ROOT/DATASET-codes)
+    out:str=None,               # Folder for the codes (default: SOURCE-codes, or ROOT/DATASET-codes)
+    check:bool=False,           # Read everything, write nothing, list what would be rejected and why
+    report:bool=False,          # Write the data card of the codes as a page, report.html; alone with --out: of codes that are there
     shard:str="0/1",            # Make part i of n, as i/n: several processes or machines share the work
+    num_proc:int=1,             # Processes on this machine
     split:str=None,             # Only this split: train or valid (default: all; where sound is laid flat: train)
     valid:float=None,           # Share of speakers (of sentences, where there are few speakers) to hold out as split valid, 0 to 1 (default: the publisher's split)
     test:float=None,            # ... and as split test
     columns:str=None,           # For hf: the columns of the data set, as audio=flac,text=sentence,speaker=who
     min_seconds:float=.5,       # Leave out shorter utterances (s)
     max_seconds:float=20.,      # Leave out longer ones (s)
-    batch_seconds:float=60.,    # Sound given to the codec at once (s)
-    num_proc:int=1,             # Processes on this machine
-    report:bool=False,          # Write the data card of the codes as a page, report.html; alone with --out: of codes that are there
     aligner:str="packaged",     # What finds out when each phone is said: packaged, the path of an aligner file, or none
     wordless:bool=False,        # Keep utterances without text too: only --stage nar uses them, to know more voices
-    paces:str=None,             # Also make every training speaker anew, so many times as fast (pitch goes along): .88,1.13 makes three of each
+    speed_perturb:str=None,     # Also make every training speaker anew, so many times as fast (pitch goes along): .88,1.13 makes three of each
     nar:str=None,               # Lay the sound flat, and note what this NAR (packaged, or a path) makes of it: for --stage decoder
     device:str="auto",          # auto, cpu, cuda or mps
 ):
-    "Encode a corpus into a cache of codes. Can be stopped and started again."
-    from harmonica.codec import load_codec
-    from harmonica.data import prepare
-    from harmonica.corpora import corpus, prepare_many, siblings
+    "Encode a corpus into a cache of codes. Can be stopped and started again; what changed is made anew."
     from harmonica.card import make_report
-    from harmonica.checkpoint import load_model, packaged_weights
+    from harmonica.preprocess import Speech, aligner_of, check_corpus, corpora_of, encode_corpus, lay_flat, place_for, tell
     from harmonica.train import pick_device
-    from harmonica.recipes import Painter
-    if report and dataset=="ljspeech" and out and (Path(out)/"card.json").exists(): print(make_report(out, None if codec=="micro" else codec)); return
-    names = dataset.split(",")
-    out = _writable(out or Path(root if len(names)==1 and not names[0].endswith(".jsonl") else ".")/f"{Path(names[0]).stem}-{'sound' if codec=='none' or nar else 'codes'}")
-    part, dev = _share(shard), pick_device(device)
-    try: named = dict(c.split("=") for c in columns.split(",")) if columns else {}
-    except ValueError: raise ValueError(f"--columns {columns!r}: give audio=NAME,text=NAME,speaker=NAME") from None
-    if set(named)-{"audio","text","speaker"} or named and names != ["hf"]: raise ValueError(f"--columns {columns!r}: audio, text and speaker can be named, for --dataset hf")
-    speech = [corpus(n, root, valid, test, **named) for n in names]
-    wanted = speech[0] if names==["hf"] and not split else itertools.chain.from_iterable(speech)
-    if split: wanted = filter(lambda u: u.split==split, wanted)
-    try: faster = [float(k) for k in paces.split(",")] if paces else []
-    except ValueError: raise ValueError(f"--paces {paces!r}: give numbers with commas between, as in .88,1.13") from None
-    if faster and (codec=="none" or nar): raise ValueError("--paces makes copies for codes: where sound is laid flat it can't be used, leave it out")
-    if faster: wanted = siblings(wanted, faster)
-    if wanted is not speech[0]:
-        first = next(wanted, None) # opens the corpus now: a wrong path shows before any work
-        if first is None: raise ValueError(f"--dataset {dataset}: nothing in it{f' is of split {split!r}' if split else ''}: check --root and --split")
-        wanted = itertools.chain([first], wanted)
-    when = None if aligner=="none" else load_model(packaged_weights("aligner") if aligner=="packaged" else aligner, dev, "aligner")
-    painter = None
-    if nar:
-        if when is None: raise ValueError("--nar wants to know when each phone is said: leave --aligner none out")
-        painter = Painter(load_codec(codec, dev), load_model(packaged_weights("nar") if nar=="packaged" else nar, dev, "nar"), when)
+    if report and out and not sources and not dataset and (Path(out)/"card.json").exists():
+        print(make_report(out, None if codec == "micro" else codec))
+        return
+    corpora = corpora_of(sources, dataset, root)
+    speech = Speech(corpora, valid, test, columns, split, speed_perturb, wordless)
+    if not 0 <= min_seconds < max_seconds: raise ValueError(f"--min-seconds {min_seconds:g} --max-seconds {max_seconds:g}: give 0 or more, and the smaller first")
+    if check: check_corpus(speech, (min_seconds, max_seconds), wordless); return
+    flat, part, dev = codec == "none" or nar, _share(shard), pick_device(device)
+    out = _writable(place_for(sources, corpora, root, out, "sound" if flat else "codes"))
+    when = aligner_of(aligner, dev)
+    if flat: print(f"{lay_flat(speech, codec, nar, out, when, dev)} holds the sound, laid flat{' and painted' if nar else ''}"); return
     more = dict(min_seconds=min_seconds, max_seconds=max_seconds, aligner=when, wordless=wordless)
-    if codec=="none" or nar: print(f"{_flat(names, wanted, out, split or 'train', when, painter)} holds the sound, laid flat{' and painted' if nar else ''}"); return
-    if num_proc > 1:
-        def read():
-            us = (u for n in names for u in corpus(n, root, valid, test, **named) if not split or u.split==split)
-            return siblings(us, faster)
-        stats = prepare_many(read, codec, out, num_proc, part, str(dev), batch_seconds=batch_seconds, **more)
-    else: stats = prepare(wanted, load_codec(codec, dev), out, part, batch_seconds, **more)
-    print(f"{out}: {stats['made']} made ({stats['hours']:.2f} h), {stats['skipped']} were there, {stats['rejected']} rejected (see rejected.jsonl)")
-    if report: print(make_report(out, load_codec(codec, dev)))
-
-def _flat(names, wanted, out, split, aligner, paint):
-    "Sound laid flat, from manifests as they are (they may know phones) or from other corpora by a manifest made for it"
-    from harmonica.microcodec import prepare_audio
-    if all(n.endswith(".jsonl") for n in names): return prepare_audio(names, out, split, aligner=aligner, paint=paint)
-    with tempfile.TemporaryDirectory() as tmp:
-        with open(Path(tmp)/"made.jsonl", "w", encoding="utf8") as f:
-            for u in wanted:
-                if not isinstance(u.audio, (str, Path)): raise ValueError("laying sound flat reads files: download the corpus first, or give a manifest")
-                f.write(json.dumps(dict(audio=str(Path(u.audio).resolve()), text=u.text, speaker=u.speaker, source=u.source, split=u.split))+"\n")
-        return prepare_audio([Path(tmp)/"made.jsonl"], out, split, aligner=aligner, paint=paint)
+    tell(out, encode_corpus(speech, codec, out, part, num_proc, dev, more), speech)
+    if report: print(make_report(out, codec))
 
 # %% ../nbs/80_cli.ipynb #de1ea855
 @command
@@ -230,7 +196,9 @@ def train(
         from harmonica.monitor import Speak
         extra.append(Speak(lambda ar: Voice.load(codec=cfg.data.codec or "micro", ar=ar, device=dev).say(speak), lambda clip: failures(clip, speak)))
     try: t = cook(stage, cfg, _writable(out), dev, resume, init, extra, not quiet)
-    except KeyboardInterrupt: raise KeyboardInterrupt(f"Go on with: harmonica-train --stage {stage} --out {out} --resume") from None
+    except KeyboardInterrupt:
+        saved = any(out.glob("last*.pt"))
+        raise KeyboardInterrupt(f"Go on with: harmonica-train --stage {stage} --out {out} --resume" if saved else "Nothing was learned yet, nothing is saved.") from None
     if not t.rank: print(f"{out/stage}.safetensors: {t.step} updates, {t.seconds/3600:.2f} h of speech heard, {t.elapsed/60:.1f} minutes")
 
 # %% ../nbs/80_cli.ipynb #ba964c49

@@ -16,8 +16,8 @@ from torch import nn
 from .ar import AR
 from .checkpoint import load_checkpoint, load_model, packaged_weights, save_model
 from .codec import load_codec
-from .corpora import corpus
-from .data import prepare
+from .corpora import corpus, recognise
+from .data import prepare, sentence
 from .monitor import Alarms, Page, Printer
 from .recipes import Config, NARLoss, ar_loss, load_config, open_run, supply, stroke_entries
 from .text import Tokenizer
@@ -25,15 +25,16 @@ from .train import Trainer, pick_device
 
 # %% ../nbs/57_finetune.ipynb #5456e4c9
 def own_speech(
-    path, # A folder of sound files with .txt beside, or a manifest (.jsonl, .csv, .tsv)
-    valid:int=10, # Hold out every so many-th utterance (0: none)
+    path, # A folder of sound files with .txt beside, a manifest (.jsonl, .csv, .tsv), or another corpus
+    valid:int=10, # Hold out every so many-th sentence (0: none)
     speaker:str="me", # Name of the voice
 )->list: # Of Utterance
-    "Recordings of one speaker, some held out"
-    path = str(path)
-    found = list(corpus(path) if path.endswith((".jsonl", ".csv", ".tsv")) else corpus("folder", path))
-    if len(found) < 5: valid = 0
-    return [replace(u, speaker=speaker, split="valid" if valid and i%valid == valid//2 else "train") for i,u in enumerate(found)]
+    "Recordings of one speaker; of some sentences all readings are held out"
+    found = list(corpus(*recognise(path)))
+    said = list(dict.fromkeys(sentence(u.text) for u in found))
+    if len(said) < 5: valid = 0
+    kept = {s for i,s in enumerate(said) if valid and i%valid == valid//2}
+    return [replace(u, speaker=speaker, split="valid" if sentence(u.text) in kept else "train") for u in found]
 
 # %% ../nbs/57_finetune.ipynb #1f21b6c1
 LORA = r".*blocks\.\d+\.(attn\.qkv|attn\.out|up|down)" # the large matrices of `AR` and `NAR`

@@ -23,7 +23,8 @@ from .critic import Game, decoder_only
 from .microcodec import AudioCrops, MicroCodec, MicroCodecConfig, phone_classes
 from .text import Tokenizer
 from .data import BucketSampler, CodesDataset, make_loader, prepare
-from .corpora import Window, corpus, hf, sweep, temporary
+from .corpora import corpus, hf
+from .scale import OWNER, RollingCache, sweep, temporary
 from .batch import Batch
 from .blocks import CodeEmbedding
 from .ar import AR, ARConfig
@@ -45,7 +46,7 @@ def utterances(
 def _need(key, what): raise ValueError(f"{key} is not set: give {what}, as in {key}=...")
 
 # %% ../nbs/55_recipes.ipynb #afd25563
-TEMPORARY = ".owner.json" # marks a cache that `temporary` made and may remove
+TEMPORARY = OWNER # marks a cache that `temporary` made and may remove
 
 def ensure_codes(
     data:DataConfig, # Which speech, which codec, which cache
@@ -56,7 +57,7 @@ def ensure_codes(
         _need("data.cache_dir", "the folder that harmonica-preprocess wrote")
     if len(dirs)>1 or (dirs[0]/"card.json").exists() and not (dirs[0]/TEMPORARY).exists() or not data.clear_cache: return dirs
     codec = load_codec(data.codec, device)
-    prepare((u for u in utterances(data) if u.split != "spare"), codec, temporary(dirs[0]), min_seconds=data.min_seconds, max_seconds=data.max_seconds)
+    prepare(utterances(data), codec, temporary(dirs[0]), min_seconds=data.min_seconds, max_seconds=data.max_seconds)
     return dirs
 
 # %% ../nbs/55_recipes.ipynb #afe87e38
@@ -104,7 +105,7 @@ def _through(cfg, group, device, nar):
         ds = CodesDataset(path, "train", codec, tok, most, nar)
         return make_loader(ds, BucketSampler(ds.lengths, budget, t.seed+n, max_items=t.batch_size), t.seed+n, t.n_workers, **kw)
     if not d.cache_dir or isinstance(d.cache_dir, list): _need("data.cache_dir", "one folder for the codes of a stream")
-    w = Window(utterances(d), codec, d.cache_dir, load, d.cache_hours, d.cache_passes, min_seconds=d.min_seconds, max_seconds=d.max_seconds)
+    w = RollingCache(utterances(d), codec, d.cache_dir, load, d.cache_hours, d.cache_passes, min_seconds=d.min_seconds, max_seconds=d.max_seconds)
     w.fill(); ds = w.loader.dataset
     return Supply(w, _valid(cfg, ds.paths, codec, tok, most, budget, kw), tok, ds.card, codec, [w.folder], ds)
 

@@ -73,8 +73,8 @@ def test_preprocess_mistakes(capsys, tmp_path, home):
     refused(capsys, "no-such.jsonl", "preprocess", "--dataset", tmp_path/"no-such.jsonl", "--codec", home/"codec.safetensors", "--out", tmp_path/"o")
     for s in ("3/3", "a", "1", "-1/2"): refused(capsys, "--shard|i/n", "preprocess", "--dataset", home/"m.jsonl", f"--shard={s}", "--out", tmp_path/"o")
 
-    for p,why in (("fast", "give numbers"), ("1", "0.5 to 2"), ("9", "0.5 to 2")): refused(capsys, f"pace|{why}", "preprocess", "--dataset", home/"m.jsonl", "--codec", home/"codec.safetensors", "--paces", p, "--out", tmp_path/"o")
-    refused(capsys, "--paces|leave it out", "preprocess", "--dataset", home/"m.jsonl", "--codec", "none", "--paces", ".9", "--out", tmp_path/"o")
+    for p,why in (("fast", "give numbers"), ("1", "0.5 to 2"), ("9", "0.5 to 2")): refused(capsys, f"{why}", "preprocess", "--dataset", home/"m.jsonl", "--codec", home/"codec.safetensors", "--speed-perturb", p, "--out", tmp_path/"o")
+    refused(capsys, "--speed-perturb|leave it out", "preprocess", "--dataset", home/"m.jsonl", "--codec", "none", "--speed-perturb", ".9", "--out", tmp_path/"o")
 
 def test_wordless_speech_is_for_the_nar(capsys, tmp_path, home):
     rows = [json.loads(l) for l in open(home/"m.jsonl")]
@@ -93,8 +93,8 @@ def test_wordless_speech_is_for_the_nar(capsys, tmp_path, home):
 def test_every_pace_makes_a_sibling(capsys, tmp_path, home):
     make = ["preprocess", "--dataset", home/"m.jsonl", "--codec", home/"codec.safetensors", "--aligner", "none", "--out", tmp_path/"o", "--device", "cpu"]
     n = int(ask(capsys, *make)[1].split(": ")[1].split()[0])
-    code, out, err = ask(capsys, *make, "--paces", ".8,1.2", "--num-proc", 2)
-    assert code == 0 and "made" in out and f"{n} were there" in out, err
+    code, out, err = ask(capsys, *make, "--speed-perturb", ".8,1.2", "--num-proc", 2)
+    assert code == 0 and "made" in out and f"{n} kept" in out, err
     ds = CodesDataset(tmp_path/"o"); names = {s.split("@")[0] for s in ds.by_speaker}
     assert set(ds.by_speaker) == {s+k for s in names for k in ("", "@0.8", "@1.2")}
     losses = {}
@@ -268,7 +268,7 @@ def test_sound_is_painted_and_a_decoder_learns_from_it(capsys, tmp_path, home):
     refused(capsys, "another codec", "preprocess", "--dataset", tmp_path/"m.jsonl", "--nar", home/"nar.safetensors", "--out", tmp_path/"x")
 
 def test_ctrl_c(capsys, monkeypatch, tmp_path):
-    def stopped(*a, **k): raise KeyboardInterrupt
+    def stopped(*a, **k): (tmp_path/"r/last.pt").touch(); raise KeyboardInterrupt
     monkeypatch.setattr(recipes, "train", stopped)
     code, out, err = ask(capsys, "train", "--config", "smoke", "--out", tmp_path/"r", "--device", "cpu")
     assert code == 130 and "--resume" in err and err.count("\n") == 1

@@ -3,10 +3,11 @@ import errno, hashlib, http.server, io, json, os, signal, stat, subprocess, sys,
 from pathlib import Path
 import numpy as np, pytest
 from hypothesis import given, settings, strategies as st
-from harmonica import corpora
+from harmonica import download as D, scale
 from harmonica.codec import Clip
-from harmonica.corpora import (apart, archives, commonvoice, corpus, download, fetch, folder, held_out, hf, librispeech, libritts, ljspeech, manifest, need_room, sentence, siblings, temporary,
-    unpack, vctk)
+from harmonica.corpora import (commonvoice, corpus, folder, held_out, hf, librispeech, libritts, ljspeech, manifest, recognise, sentence, speed_perturb, split_disjoint, vctk)
+from harmonica.download import archives, download, fetch, need_room, unpack
+from harmonica.scale import temporary
 from harmonica.data import Utterance
 
 def sound(path, seconds=.3, rate=16000):
@@ -122,23 +123,23 @@ def school(speakers, lines, shared, seed=0):
 @settings(max_examples=15, deadline=None)
 @given(speakers=st.integers(1,60), shared=st.integers(0,6), valid=st.sampled_from([0.,.05,.3]), test=st.sampled_from([0.,.1]), seed=st.integers(0,99))
 def test_apart_no_sentence_and_no_voice_on_two_sides(speakers, shared, valid, test, seed):
-    us = school(speakers, 8, shared, seed); out = list(apart(lambda: iter(us), valid, test))
+    us = school(speakers, 8, shared, seed); out = list(split_disjoint(lambda: iter(us), valid, test))
     assert [u.id for u in out] == [u.id for u in us] and not overlap(out, lambda u: sentence(u.text))
     if speakers >= 20: assert not overlap(out, lambda u: u.speaker)
     if not valid+test: assert {u.split for u in out} == {'train'}
-    turned = {u.id: u.split for u in apart(lambda: us[::-1], valid, test)}
+    turned = {u.id: u.split for u in split_disjoint(lambda: us[::-1], valid, test)}
     assert turned == {u.id: u.split for u in out} # the order of reading decides nothing
     if not shared: assert 'spare' not in turned.values()
 
 def test_apart_shares_and_costs():
-    us = school(400, 10, 3); out = list(apart(lambda: us, .1, .1)); n = {s: sum(u.split == s for u in out)/len(out) for s in ('train','valid','test','spare')}
+    us = school(400, 10, 3); out = list(split_disjoint(lambda: us, .1, .1)); n = {s: sum(u.split == s for u in out)/len(out) for s in ('train','valid','test','spare')}
     assert .04 < n['valid'] < .12 and .04 < n['test'] < .12 and n['spare'] < .1 and n['train'] > .65
     mine = [u for u in out if u.speaker == 's7' and u.split != 'spare']; assert len({u.split for u in mine}) == 1
-    more = school(500, 10, 3); later = {u.id: u.split for u in apart(lambda: more, .1, .1)}
+    more = school(500, 10, 3); later = {u.id: u.split for u in split_disjoint(lambda: more, .1, .1)}
     same = [later[u.id] == u.split for u in out if u.text.startswith('line')]; assert all(same) # new speakers move nobody to the other side
 
 def test_few_speakers_are_dealt_by_sentence():
-    us = school(3, 400, 200); out = list(apart(lambda: us, .05, .05))
+    us = school(3, 400, 200); out = list(split_disjoint(lambda: us, .05, .05))
     assert not overlap(out, lambda u: sentence(u.text)) and {u.split for u in out} == {'train','valid','test'} and all(any(u.split == 'train' and u.speaker == f's{s}' for u in out) for s in range(3))
 
 def test_publishers_splits_are_kept_but_for_shared_sentences(tmp_path):
@@ -223,7 +224,7 @@ def test_stream_splits_share_nothing(shards):
 
 LIVES = """
 import os, signal, sys, time
-from harmonica.corpora import temporary
+from harmonica.scale import temporary
 signal.signal(signal.SIGINT, signal.default_int_handler)
 sys.stderr = open(os.devnull, 'w')
 for how in sys.argv[2:]:
@@ -246,13 +247,13 @@ def test_temporary_folder_goes_however_its_process_ends(tmp_path):
     assert p.wait() == 0
     assert [f.name for f in tmp_path.iterdir()] == ['SIGKILL'] and (tmp_path/'SIGKILL'/'codes'/'a').exists() # nobody could
     t = temporary(tmp_path/'SIGKILL'); assert not (t/'codes').exists() # the next one sweeps
-    corpora.sweep(t); assert not t.exists()
+    scale.sweep(t); assert not t.exists()
 
 def test_temporary_never_takes_what_is_not_its_own(tmp_path):
     write(tmp_path/'mine'/'thesis.txt', 'years of work')
     with pytest.raises(ValueError, match='not temporary'): temporary(tmp_path/'mine')
-    corpora.sweep(tmp_path/'mine'); corpora.sweep(tmp_path/'none'); assert (tmp_path/'mine'/'thesis.txt').exists()
-    write(tmp_path/'far'/corpora._mark, json.dumps(dict(pid=1, host='elsewhere')))
+    scale.sweep(tmp_path/'mine'); scale.sweep(tmp_path/'none'); assert (tmp_path/'mine'/'thesis.txt').exists()
+    write(tmp_path/'far'/scale.OWNER, json.dumps(dict(pid=1, host='elsewhere')))
     with pytest.raises(ValueError, match='in use by process 1 on elsewhere'): temporary(tmp_path/'far')
 
 # --- downloads
@@ -294,7 +295,7 @@ def server():
     s = Server(); s.files['/f.bin'] = BODY; yield s; s.http.shutdown(); s.http.server_close()
 
 @pytest.fixture(autouse=True)
-def no_aria(monkeypatch): monkeypatch.setattr(corpora.shutil, 'which', lambda x: None)
+def no_aria(monkeypatch): monkeypatch.setattr(D.shutil, 'which', lambda x: None)
 
 def get(server, path, **kw): return fetch(server.url('/f.bin'), path, progress=False, pause=.001, **{**dict(size=len(BODY), digest=SHA), **kw})
 
@@ -332,7 +333,7 @@ def test_lies_about_length(server, tmp_path):
 def test_disk_fills_up(server, tmp_path, monkeypatch):
     class Full(io.BytesIO):
         def write(self, b): raise OSError(errno.ENOSPC, 'No space left on device')
-    monkeypatch.setattr(corpora, 'open', lambda p, m='r', *a, **k: Full() if 'b' in m and 'r' not in m else open(p, m, *a, **k), raising=False)
+    monkeypatch.setattr(D, 'open', lambda p, m='r', *a, **k: Full() if 'b' in m and 'r' not in m else open(p, m, *a, **k), raising=False)
     with pytest.raises(ValueError, match='no room left for f.bin: make room and run it again'): get(server, tmp_path/'f.bin')
 
 def test_disk_is_checked_before_anything_is_fetched(server, tmp_path, monkeypatch):
@@ -358,7 +359,7 @@ def test_holes_of_aria_are_not_appended_to(server, tmp_path):
 
 def test_aria_is_used_where_it_is(server, tmp_path, monkeypatch):
     exe = tmp_path/'aria2c'; exe.write_text(f'#!/bin/sh\nwhile [ $# -gt 1 ]; do case $1 in -d) d=$2;; -o) o=$2;; esac; shift; done\ncp {tmp_path}/real "$d/$o"\n'); exe.chmod(0o755)
-    (tmp_path/'real').write_bytes(BODY); monkeypatch.setattr(corpora.shutil, 'which', lambda x: str(exe))
+    (tmp_path/'real').write_bytes(BODY); monkeypatch.setattr(D.shutil, 'which', lambda x: str(exe))
     assert get(server, tmp_path/'f.bin').read_bytes() == BODY and not server.asked
 
 def test_no_room(tmp_path):
@@ -448,7 +449,7 @@ def test_download_to_reader(server, tmp_path, monkeypatch):
     sha = lambda b: hashlib.sha256(b).hexdigest()
     monkeypatch.setitem(archives, 'ljspeech', {'': (server.url('/LJ.tar.bz2'), len(lj), sha(lj))}); monkeypatch.setitem(archives, 'vctk', {'': (server.url('/v.zip'), len(vz), sha(vz))})
     monkeypatch.setitem(archives, 'libritts', {p: (server.url(f'/{p}.tar.gz'), None, sha(b)) for p,b in libri.items()})
-    monkeypatch.setattr(corpora.time, 'sleep', lambda s: None)
+    monkeypatch.setattr(D.time, 'sleep', lambda s: None)
     root = tmp_path/'data'
     for name in ('ljspeech','vctk','libritts'): download(name, root, progress=False)
     assert [u.text for u in ljspeech(root)] == ['Hi two'] and next(ljspeech(root)).clip().rate == 16000
@@ -458,7 +459,7 @@ def test_download_to_reader(server, tmp_path, monkeypatch):
     with pytest.raises(ValueError, match="no part 'x'"): download('libritts', root, parts=['x'])
     with pytest.raises(ValueError, match="no part 'x'"): download('libritts:x', root)
     download('libritts:dev-clean', tmp_path/'one', progress=False); assert [u.split for u in libritts(tmp_path/'one')] == ['valid']
-    with pytest.raises(ValueError, match="can't write"): download('ljspeech', tmp_path/'x.wav'/'data')
+    with pytest.raises(ValueError, match="can't be written"): download('ljspeech', tmp_path/'x.wav'/'data')
 
 SPEECH = Path(os.environ.get('HARMONICA_SPEECH', Path(__file__).resolve().parents[2]/'shared'/'speech'))
 @pytest.mark.skipif(not (SPEECH/'manifest.jsonl').exists(), reason='no real clips beside the repository')
@@ -473,10 +474,10 @@ def test_published_archives_are_well_formed():
 
 # --- more people than there are
 
-def test_siblings(tmp_path):
+def test_speed_perturb(tmp_path):
     wav = sound(tmp_path/'a.wav', 1.)
     us = [Utterance(wav, 'One two.', 'ann', seconds=1., id='a'), Utterance(wav, 'Three.', 'bob', split='valid', id='b')]
-    made = list(siblings(us, (.8, 1.25)))
+    made = list(speed_perturb(us, (.8, 1.25)))
     assert [(u.id, u.speaker, u.split) for u in made] == [('a', 'ann', 'train'), ('a@0.8', 'ann@0.8', 'train'), ('a@1.25', 'ann@1.25', 'train'), ('b', 'bob', 'valid')]   # who is held out has none
     for u,k in zip(made, (1, .8, 1.25)):
         clip = u.clip(); assert clip.rate == 16000 and clip.seconds == pytest.approx(1/k, abs=1e-3) and u.seconds == pytest.approx(1/k)
@@ -485,4 +486,4 @@ def test_siblings(tmp_path):
 
 @pytest.mark.parametrize('pace', [0, 1, .4, 3, float('nan')])
 def test_paces_that_make_no_sense(pace):
-    with pytest.raises(ValueError, match='0.5 to 2 are allowed'): list(siblings([], (pace,)))
+    with pytest.raises(ValueError, match='0.5 to 2 are allowed'): list(speed_perturb([], (pace,)))

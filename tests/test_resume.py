@@ -7,7 +7,7 @@ import numpy as np, pytest, torch
 from torch import nn
 from harmonica.ar import AR, ARConfig
 from harmonica.checkpoint import load_checkpoint
-from harmonica.data import BucketSampler, CodesDataset, _write_shard, make_loader
+from harmonica.data import BucketSampler, CodesDataset, write_shard, make_loader
 from harmonica.microcodec import AudioCrops, MicroCodec, MicroCodecConfig
 from harmonica.monitor import CodebookUse, Gradients
 from harmonica.nar import NAR, NARConfig
@@ -29,7 +29,7 @@ def make_data(folder):
         rows.append(dict(id=f"u{i}", text=" ".join(rng.choice("the sea is calm tonight".split(), 4)), speaker=f"s{i%4}", source="t", split="train", seconds=n/50,
                          n_frames=n, codes=rng.integers(0, BINS, N_Q*n).astype(np.int16)))
     (folder/"codes").mkdir(parents=True)
-    _write_shard(rows, folder/"codes/000-of-001-00000.arrow")
+    write_shard(rows, folder/"codes/000-of-001-00000.arrow")
     (folder/"codes/card.json").write_text(json.dumps(dict(version=1, codec="t", codec_hash="t", frame_rate=50, sample_rate=24000, n_q=N_Q, codebook_size=BINS)))
     (folder/"sound").mkdir()
     x = (np.sin(np.arange(100*480)*.05)*8000+rng.normal(0, 500, 100*480)).astype("<i2"); x.tofile(folder/"sound/audio.i16")

@@ -4,8 +4,8 @@ import numpy as np, pytest, torch
 from itertools import islice
 from pathlib import Path
 from harmonica.codec import Clip, load_codec
-from harmonica.corpora import Window, prepare_many, temporary
-from harmonica.data import CodesDataset, Utterance, _write_shard, cached_ids, make_card, make_loader, prepare, rejected
+from harmonica.scale import RollingCache, prepare_many, temporary
+from harmonica.data import CodesDataset, Utterance, write_shard, cached_ids, make_card, make_loader, prepare, rejected
 
 # the same made corpus and codec in this process and in others
 COMMON = '''
@@ -16,6 +16,7 @@ from harmonica.data import Utterance
 class Toy:
     name,sample_rate,frame_rate,n_q,codebook_size,hash = 'toy',24000,50,2,64,'feedc0ffee00'
     def __init__(self, nap=0.): self.nap, self.n = nap, 0
+    def encode(self, clip): return self.encode_batch([clip])[0]
     def encode_batch(self, clips):
         time.sleep(self.nap*len(clips)); self.n += len(clips)
         return [torch.tensor(np.stack([(64*np.abs(c.samples[:len(c)//480*480]).reshape(-1,480).max(1)).clip(0, 63)]*2).astype(np.int64)) for c in clips]
@@ -116,7 +117,7 @@ def large(tmp_path_factory):
     out, rng, n = tmp_path_factory.mktemp('large'), np.random.default_rng(0), 0
     for k in range(20):
         T = rng.integers(4, 20, 5000); codes = rng.integers(0, 1024, 8*T.sum()).astype(np.int16); at = np.r_[0, 8*T.cumsum()]
-        _write_shard([dict(id=f'r{k}-{i}', text=f'text {i}', speaker=f's{(k*5000+i)%1000}', source='made', split='train', seconds=t/50, n_frames=int(t), codes=codes[a:b])
+        write_shard([dict(id=f'r{k}-{i}', text=f'text {i}', speaker=f's{(k*5000+i)%1000}', source='made', split='train', seconds=t/50, n_frames=int(t), codes=codes[a:b])
             for i,(t,a,b) in enumerate(zip(T.tolist(), at, at[1:]))], out/f'000-of-001-{k:05d}.arrow')
     toy = Toy(); toy.n_q, toy.codebook_size = 8, 1024
     (out/'card.json').write_text(json.dumps(make_card(toy))); return out
@@ -143,7 +144,7 @@ class Rows:
 
 def window(folder, n=120, hours=.004, stream=None):
     def load(path, k): return make_loader(CodesDataset(path, tokenizer=Letters()), max_frames=100, seed=3+k)
-    return Window(stream or Rows(n), Toy(), folder, load, hours, passes=2, step=10)
+    return RollingCache(stream or Rows(n), Toy(), folder, load, hours, passes=2, step=10)
 def same(a, b): return a.ids == b.ids and torch.equal(a.codes, b.codes) and torch.equal(a.prompt, b.prompt) and torch.equal(a.text, b.text)
 
 def test_window_is_bounded_and_hears_all_of_the_stream(whole, tmp_path):
