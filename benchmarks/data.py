@@ -10,7 +10,7 @@ import argparse, json, math, os, resource, subprocess, sys, tempfile, time
 from pathlib import Path
 import numpy as np, torch
 from harmonica.codec import Clip, load_codec
-from harmonica.data import CodesDataset, Utterance, write_shard, collate, encode_all, make_card, make_loader, prepare, tidied
+from harmonica.data import CodesDataset, Utterance, collate, make_card, make_loader, prepare, tidied, write_shard
 
 class Clock:
     "CPU and wall seconds since it was made"
@@ -34,27 +34,28 @@ class Timed:
     "A codec that notes how long it is at work"
     def __init__(self, codec): self.codec, self.took, self.batches = codec, np.zeros(2), []
     def __getattr__(self, k): return getattr(self.codec, k)
-    def encode_batch(self, clips):
-        c = Clock(); out = self.codec.encode_batch(clips); self.took += c(); self.batches.append([len(x) for x in clips]); return out
+    def encode(self, clip):
+        c = Clock(); out = self.codec.encode(clip); self.took += c(); self.batches.append(len(clip)); return out
 
 def encode(args, res):
-    "How busy prepare keeps the codec, from files to the cache, against the codec alone on the same batches"
+    "How busy prepare keeps the codec, from files to the cache, against the codec alone on the same clips"
     codec, n = Timed(the_codec(args.codec, args.device)), 200 if args.full else 40
     with tempfile.TemporaryDirectory() as d:
         d, rng = Path(d), np.random.default_rng(0); us, hours = [], 0.
         for i in range(n):
             c = voice(float(np.clip(rng.lognormal(1.4, .5), 1., 12.)), i); hours += c.seconds/3600
             us.append(Utterance(c.save(d/f'{i}.flac'), 'word '*int(2.5*c.seconds), f's{i%9}', id=f'{i}'))
-        kw = dict(progress=False, batch_seconds=args.batch_seconds)
+        kw = dict(progress=False)
         prepare(us[:4], codec, d/'warm', **kw); codec.took[:] = 0; codec.batches.clear()
         c = Clock(); prepare(us, codec, d/'codes', **kw); total, inside, batches = c(), codec.took.copy(), list(codec.batches)
         clips = [tidied(u, codec.sample_rate) for u in us]; codec.took[:] = 0; codec.batches.clear()
-        encode_all(clips, codec, args.batch_seconds); bare = codec.took.copy()
+        for c in clips: codec.encode(c)
+        bare = codec.took.copy()
     w = 0 if args.device == 'cpu' else 1
     share, other = inside[1]/total[1], (total-inside)/hours # sound is read in threads while the codec works: busy is what counts
-    res['encode'] = dict(device=args.device, codec=codec.name, hours=hours, batches=len(batches), total=total.tolist(), inside=inside.tolist(), bare=bare.tolist(), share=float(share),
+    res['encode'] = dict(device=args.device, codec=codec.name, hours=hours, total=total.tolist(), inside=inside.tolist(), bare=bare.tolist(), share=float(share),
         rtf=float(total[w]/hours/3600), codec_rtf=float(bare[w]/hours/3600), other_seconds_per_hour=other.tolist())
-    print(f"encoding on {args.device}, {codec.name}, {n} clips, {hours*3600:.0f} s of speech in {len(batches)} batches of up to {args.batch_seconds:g} s\n"
+    print(f"encoding on {args.device}, {codec.name}, {n} clips, {hours*3600:.0f} s of speech\n"
           f"  prepare {total[0]:.2f} s CPU ({total[1]:.2f} wall), of it the codec {inside[0]:.2f} ({inside[1]:.2f}); the codec alone {bare[0]:.2f} ({bare[1]:.2f})\n"
           f"  the codec is busy {100*share:.0f}% of the time ({100*inside[0]/total[0]:.0f}% of all CPU time is its own); real-time factor {total[w]/hours/3600:.4f}\n"
           f"  reading, tidying, checking, writing: {other[0]:.1f} s CPU an hour of speech: one process feeds a codec of up to {3600/(9*other[0]):.0f} x real time at 90%")
@@ -143,7 +144,7 @@ def extrapolate(args, res):
 
 if __name__ == '__main__':
     p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    p.add_argument('--full', action='store_true'); p.add_argument('--device', default='cpu'); p.add_argument('--codec', default='micro'); p.add_argument('--batch-seconds', type=float, default=60.)
+    p.add_argument('--full', action='store_true'); p.add_argument('--device', default='cpu'); p.add_argument('--codec', default='micro')
     p.add_argument('--only', choices=['encode','memory','cache']); p.add_argument('--out', help='also write the figures to this JSON file')
     args, res = p.parse_args(), {}
     for f in (encode, memory, cache):
