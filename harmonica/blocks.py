@@ -121,7 +121,7 @@ class Block(nn.Module):
 
 def steer(
     x:Tensor, # (B,S,D)
-    scale:Tensor, shift:Tensor, # (B,1,D), zero: no change
+    scale:Tensor, shift:Tensor, # (B,1|S,D), zero: no change
 )->Tensor: # (B,S,D)
     "Gain and offset that depend on the item"
     return x*(1+scale) + shift
@@ -130,7 +130,7 @@ def steer(
 def forward(self:Block, x, rope, mask=None, cache=None, layer=0, maps=None, cond=None):
     a,b = self.norm1, self.norm2
     if self.ada is not None:
-        s1,t1,s2,t2 = self.ada(cond)[:,None].chunk(4, -1)
+        s1,t1,s2,t2 = self.ada(cond if cond.dim() == 3 else cond[:,None]).chunk(4, -1)
         a,b = (lambda x: steer(self.norm1(x), s1, t1)), (lambda x: steer(self.norm2(x), s2, t2))
     x = x + self.drop(self.attn(a(x), rope, mask, cache, layer, maps))
     u,g = self.up(b(x)).chunk(2, -1)
@@ -181,7 +181,7 @@ def forward(self:Transformer,
     mask:Tensor=None, # True may attend, (B|1,1|H,S,S'); None: everyone sees everyone
     pos:Tensor=None, # Rotary positions, real numbers, (B,S); default 0,1,2,...
     cache:KVCache=None, # Earlier steps, grown by this call
-    cond:Tensor=None, # Vector that steers the norms, (B,cond_dim)
+    cond:Tensor=None, # Vector that steers the norms, of each item (B,cond_dim) or place (B,S,cond_dim)
 )->Tensor: # (B,S,D)
     "Run the stack over new steps"
     B,S,_ = x.shape
@@ -193,7 +193,7 @@ def forward(self:Transformer,
         if self.grad_checkpoint and self.training and torch.is_grad_enabled(): x = checkpoint(block, x, *args, use_reentrant=False)
         else: x = block(x, *args)
     x = self.norm(x)
-    if self.ada is not None: x = steer(x, *self.ada(cond)[:,None].chunk(2, -1))
+    if self.ada is not None: x = steer(x, *self.ada(cond if cond.dim() == 3 else cond[:,None]).chunk(2, -1))
     return x
 
 # %% ../nbs/25_blocks.ipynb #acfc109e

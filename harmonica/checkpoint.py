@@ -6,8 +6,9 @@ Docs: https://harmonica-tts.github.io/harmonica/checkpoint.html.md"""
 
 # %% auto #0
 __all__ = ['kinds', 'MADE_BY', 'RUN', 'kind_of', 'quantize_int8', 'dequantize_int8', 'save_model', 'model_meta',
-           'first_difference', 'load_weights', 'make_model', 'load_model', 'micro_codec', 'packaged_weights',
-           'rng_state', 'set_rng_state', 'suit', 'save_checkpoint', 'restore', 'read_checkpoint', 'load_checkpoint']
+           'first_difference', 'load_weights', 'make_model', 'load_model', 'micro_codec', 'mel_codec',
+           'packaged_weights', 'rng_state', 'set_rng_state', 'suit', 'save_checkpoint', 'restore', 'read_checkpoint',
+           'load_checkpoint']
 
 # %% ../nbs/45_checkpoint.ipynb #62a6606e
 import json, random, sys
@@ -22,13 +23,16 @@ from torch import nn, Tensor
 from .ar import AR, ARConfig
 from .codec import packaged_voice, register_codec
 from .files import parse_json, reading, write_safely
+from .flow import FlowNAR, FlowNARConfig
+from .melcodec import MelCodec, MelCodecConfig
 from .microcodec import MicroCodec, MicroCodecConfig
 from .nar import NAR, NARConfig
 from .schema import build
 
 # %% ../nbs/45_checkpoint.ipynb #6e33387c
 # kind -> (class, its config); 46_align adds its own
-kinds = dict(codec=(MicroCodec, MicroCodecConfig), ar=(AR, ARConfig), nar=(NAR, NARConfig))
+kinds = dict(codec=(MicroCodec, MicroCodecConfig), mel=(MelCodec, MelCodecConfig), ar=(AR, ARConfig), nar=(NAR, NARConfig),
+    flow=(FlowNAR, FlowNARConfig))
 
 def kind_of(model)->str:
     "Name of the kind of a model"
@@ -159,8 +163,16 @@ def micro_codec(
     path = Path(weights) if weights else packaged_weights("codec")
     return load_model(path, device or "cpu", kind="codec")
 
+@register_codec("mel")
+def mel_codec(
+    device=None, # Where it goes
+    weights=None, # A file of your own (default: the packaged one)
+)->MelCodec:
+    "The codec that keeps who speaks, as packaged, or one that you trained"
+    return load_model(Path(weights) if weights else packaged_weights("mel"), device or "cpu", kind="mel")
+
 def packaged_weights(
-    kind:str, # aligner, codec, ar or nar
+    kind:str, # aligner, codec, mel, ar or nar
 )->Path:
     "A model file that ships with the package"
     path = packaged_voice().parent.parent/"weights"/f"{kind}.safetensors"

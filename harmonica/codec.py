@@ -744,6 +744,7 @@ def _codec_in(path):
     try:
         with safe_open(path, "pt") as f: meta = f.metadata() or {}
     except (SafetensorError, OSError): raise ValueError(f"'{path}' is not a .safetensors file: give a codec made by harmonica-train --stage codec") from None
+    if meta.get("kind") in _known(): return meta["kind"]
     if meta.get("kind", "codec") != "codec": raise ValueError(f"'{path}' holds a model of kind '{meta['kind']}': give a codec file")
     return meta["codec"] if meta.get("codec") in _known() else "micro"
 

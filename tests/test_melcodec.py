@@ -1,0 +1,286 @@
+"""Signals, the mel codec, speech laid flat, and the flow: what they promise, on small made-up sounds."""
+import json
+import numpy as np
+import pytest
+import torch
+
+from harmonica.codec import Clip, load_codec, packaged_voice
+from harmonica.data import Utterance
+from harmonica.flow import FlowBatch, FlowLoader, FlowNAR, FlowNARConfig, disguise, flow_times, warp_matrix
+from harmonica.melcodec import PITCH_SPREAD, MelCodec, MelCodecConfig, SpectralLoss, SpeechBatch
+from harmonica.signal import fill_unvoiced, find_pitch, glide, log_mel, overlap_add, phase, pulses, stft
+from harmonica.speech import SpeechCrops, SpeechStore, prepare_speech
+
+
+def tone(hz, seconds=1., rate=24000, harmonics=12):
+    t = np.arange(round(seconds*rate))/rate
+    return Clip(sum(np.cos(2*np.pi*k*hz*t)/k for k in range(1, harmonics))*.1, rate)
+
+
+@pytest.fixture(scope="module")
+def reader(): return Clip.load(packaged_voice()).tidy()
+
+@pytest.fixture(scope="module")
+def codec(reader):
+    wav = torch.from_numpy(reader.samples[:len(reader)//480*480])[None]
+    return MelCodec(MelCodecConfig(dim=64, n_layers=2, n_bins=32)).fit_latent([wav]).eval()
+
+@pytest.fixture(scope="module")
+def store(tmp_path_factory, reader):
+    out = tmp_path_factory.mktemp("speech")
+    half = len(reader)//2
+    rows = [Utterance(Clip(reader.samples[:half], 24000), "", "a", id="1"), Utterance(Clip(reader.samples[half:], 24000), "", "a", id="2"),
+            Utterance(tone(150, 3), "", "b", id="3"), Utterance(Clip(np.zeros(24000, np.float32)), "", "c", id="4")]
+    counts = prepare_speech(rows, out, progress=False)
+    assert counts == dict(made=3, rejected=1)
+    return SpeechStore([out])
+
+
+# ---------------------------------------------------------------- signals
+
+@pytest.mark.parametrize("hz", [70, 110, 180, 260, 420])
+def test_pitch_is_found(hz):
+    f, sure = find_pitch(tone(hz))
+    assert len(f) == len(sure) == 100
+    assert (sure[10:-10] > .5).all() and np.abs(np.log2(f[10:-10]/hz)).max() < .02
+
+def test_pitch_is_in_time():
+    t = np.arange(72000)/24000
+    slide = 130*2**(.5*np.sin(2*np.pi*1.5*t))
+    f, _ = find_pitch(Clip(sum(np.cos(2*np.pi*h*np.cumsum(slide)/24000)/h for h in range(1, 15))*.1))
+    at = (np.arange(300)+.5)*240
+    off = [np.abs(np.log(f)-np.log(np.interp(at+s*24, np.arange(72000), slide)))[10:-10].mean() for s in range(-10, 11)]
+    assert abs(int(np.argmin(off))-10) <= 1      # within a millisecond
+
+def test_no_pitch_in_noise_or_silence():
+    noise = Clip(np.random.default_rng(0).standard_normal(48000).astype(np.float32)*.1)
+    assert (find_pitch(noise)[1] > .5).mean() < .1
+    assert not (find_pitch(Clip(np.zeros(24000, np.float32)))[1] > .5).any()
+
+def test_very_short_sound_has_columns():
+    f, sure = find_pitch(Clip(np.zeros(100, np.float32)))
+    assert len(f) == len(sure) == 1
+
+def test_fill_unvoiced_draws_lines():
+    f = fill_unvoiced(np.array([100., 0., 0., 0., 200.]), np.array([True, False, False, False, True]))
+    assert np.allclose(f, 100*2**(np.arange(5)/4))
+    assert (fill_unvoiced(np.zeros(3), np.zeros(3, bool), silent=99.) == 99).all()
+
+def test_spectrogram_and_back(reader):
+    x = torch.from_numpy(reader.samples[:24000])[None]
+    y = overlap_add(torch.fft.irfft(stft(x, 960, 240)), 240)
+    assert (x-y)[:, 960:-960].abs().max() < 1e-4
+
+def test_log_mel_of_white_noise_is_flat():
+    s = stft(torch.randn(1, 240000, generator=torch.Generator().manual_seed(0)), 960, 240).abs()
+    m = log_mel(s).mean((0, 1))
+    assert m.std() < .05
+
+@pytest.mark.parametrize("hz", [80., 200., 500.])
+def test_pulses_have_their_power_and_pitch(hz):
+    f = glide(torch.full((1, 100), hz))
+    x = pulses(phase(f)[0], f.flatten(1))[0]
+    assert .4 < x.pow(2).mean() < .6
+    found, _ = find_pitch(Clip(x.numpy()*.1))
+    assert abs(np.log2(np.median(found)/hz)) < .02
+
+
+# ---------------------------------------------------------------- codec
+
+def test_latents_say_pitch_and_loudness(codec, reader):
+    z = codec.analyse(reader)
+    mel, hertz, voiced = codec.envelope(z[None])
+    wav = torch.from_numpy(np.pad(reader.samples, (0, -len(reader) % 480)))[None]
+    true = codec.log_mel(wav).reshape(1, -1, 80)
+    assert (mel-true).abs().mean() < .25
+    f, sure = find_pitch(reader)
+    on = sure[:hertz.shape[1]] > .8
+    assert np.abs(np.log2(hertz[0].numpy()[:len(f)][on]/f[:hertz.shape[1]][on])).max() < .02
+
+def test_untrained_vocoder_keeps_the_spectrum(codec, reader):
+    z = codec.analyse(reader)
+    with torch.no_grad(): again = Clip(codec.vocode(z[None])[0].numpy())
+    z2 = codec.analyse(again)
+    assert (codec.envelope(z[None])[0]-codec.envelope(z2[None])[0]).abs().mean() < .6
+    assert torch.corrcoef(torch.stack([z[:, 0], z2[:, 0]]))[0, 1] > .98
+
+@pytest.mark.parametrize("n", [1, 9, 50, 1000])
+def test_stream_equals_whole(codec, reader, n):
+    z = codec.analyse(reader)[:120]
+    with torch.no_grad(): whole = codec.vocode(z[None])[0].clamp(-1, 1).numpy()
+    got = Clip.join(list(codec.stream(z.split(n)))).samples
+    assert len(got) == len(whole) and np.abs(got-whole).max() < 1e-5
+
+def test_codes_are_a_coarser_telling(codec, reader):
+    codec.fit_books(codec.analyse(reader), rounds=4, generator=torch.Generator().manual_seed(0))
+    codes, z = codec.encode(reader), codec.analyse(reader)
+    assert codes.shape == (8, len(z)) and codes.max() < 32
+    off = [float(((codec.from_codes(codes[None, :k])[0]-z)*codec.hearing).pow(2).mean()) for k in (1, 3, 8)]
+    assert off[0] > off[1] > off[2]
+    assert codec.decode(codes[:2]).seconds == pytest.approx(len(z)/50)
+
+def test_hash_depends_on_what_makes_codes(codec):
+    other = MelCodec(codec.cfg)
+    other.load_state_dict(codec.state_dict())
+    assert other.hash == codec.hash
+    torch.nn.init.normal_(other.in_proj.weight)
+    assert other.hash == codec.hash
+    other.spread += 1
+    assert other.hash != codec.hash
+
+def test_spectral_loss_hears_only_what_there_is():
+    g = torch.Generator().manual_seed(0)
+    loss, low = SpectralLoss(), torch.from_numpy(tone(200).samples)[None]
+    high = torch.randn(1, 24000, generator=g)*.001
+    s = torch.fft.rfft(high)
+    s[:, :9000] = 0
+    above = low+torch.fft.irfft(s)              # something above 9 kHz that the recording could not hold
+    assert loss(low, low, torch.tensor([12000.])) == 0
+    assert loss(above, low, torch.tensor([8000.])) < .2*loss(above, low, torch.tensor([12000.]))
+
+def test_vocoder_learns(codec, store):
+    torch.manual_seed(0)
+    model = MelCodec(MelCodecConfig(dim=64, n_layers=2))
+    model.load_state_dict({k: v for k, v in codec.state_dict().items() if k in ("mean", "basis", "spread")}, strict=False)
+    batch = next(iter(SpeechCrops(store, 2, .64, vary=0.)))
+    opt, losses = torch.optim.Adam(model.parameters(), 3e-3), []
+    for _ in range(25):
+        d, parts = model.loss(batch)
+        opt.zero_grad(); d.backward(); opt.step()
+        losses.append(d.item())
+    assert losses[-1] < .95*losses[0] and set(parts) == {"spectral"}
+
+
+# ---------------------------------------------------------------- speech laid flat
+
+def test_store_gives_back_what_was_laid_out(store, reader):
+    x, pitch, codes = store.window(store.rows[0], 10, 20)
+    assert x.shape == (9600,) and pitch.shape == (40, 2) and codes.shape == (20,)
+    f, _ = find_pitch(tone(150, 3))
+    got = store.window(store.rows[2], 0, 100)[1]
+    assert np.abs(2**got[20:-20, 0]-150).max() < 3
+
+def test_store_refuses(tmp_path, store):
+    with pytest.raises(ValueError, match="no speech laid flat"): SpeechStore([tmp_path])
+    with pytest.raises(ValueError, match="no utterance of 100000 frames"): SpeechStore([store_folder(store)], 100000)
+    with pytest.raises(ValueError, match="shorter crops"): SpeechCrops(store, seconds=100.)
+
+def store_folder(store):
+    from pathlib import Path
+    return Path(store.maps[0][0].filename).parent
+
+def test_rare_speakers_are_drawn_nearly_as_often(store):
+    by_length, evenly = store.chances(1.), store.chances(0.)
+    who = store.who
+    assert np.allclose([evenly[who == k].sum() for k in (0, 1)], .5)
+    assert by_length[who == 0].sum() > .6
+    assert np.isclose(store.chances(.4).sum(), 1)
+
+def test_crops_resume(store):
+    a = iter(SpeechCrops(store, 3, .5, seed=4))
+    first, second = next(a), next(a)
+    b = SpeechCrops(store, 3, .5, seed=4)
+    b.load_state_dict(dict(i=1))
+    again = next(iter(b))
+    assert torch.equal(again.wav, second.wav) and not torch.equal(first.wav, second.wav)
+    assert first.pitch.shape == (3, 50, 2) and first.seconds == pytest.approx(1.5)
+
+def test_a_killed_preparation_leaves_no_store(tmp_path, reader):
+    def interrupted():
+        yield Utterance(reader, "", "a", id="1")
+        raise KeyboardInterrupt
+    with pytest.raises(KeyboardInterrupt): prepare_speech(interrupted(), tmp_path, progress=False)
+    with pytest.raises(ValueError, match="no speech laid flat"): SpeechStore([tmp_path])
+
+def test_rows_are_json(store):
+    rows = [json.loads(l) for l in open(store_folder(store)/"index.jsonl")]
+    assert [r["id"] for r in rows] == ["1", "2", "3"] and all(r["tokens"] == [0] for r in rows)
+
+
+# ---------------------------------------------------------------- flow
+
+TINY = FlowNARConfig(vocab_size=20, n_bins=32, d_model=32, n_heads=2, n_layers=2, d_ff=64, cond_dim=16, speaker_dim=16, dropout=0.)
+
+def request(T=(30, 20), P=(25, 0)):
+    g = torch.Generator().manual_seed(0)
+    B, L = len(T), 6
+    d = torch.zeros(B, L)
+    for row, t in zip(d, T): row[:] = t/L
+    return FlowBatch(torch.randint(32, (B, max(T)), generator=g), torch.tensor(T), torch.randn(B, max(P), 52, generator=g), torch.tensor(P),
+        torch.randint(1, 20, (B, L), generator=g), torch.full((B,), L), d, torch.zeros(B))
+
+def test_padding_changes_nothing():
+    torch.manual_seed(0)
+    m, two = FlowNAR(TINY).eval(), request()
+    x, t = torch.randn(2, 30, 52), torch.tensor([.2, .7])
+    with torch.no_grad():
+        both = m(x, t, m.frames(two, two.codes), two)
+        one = FlowBatch(two.codes[1:, :20], two.n_frames[1:], two.prompt[1:, :0], two.prompt_len[1:], two.text[1:], two.text_len[1:], two.durations[1:], two.start[1:])
+        alone = m(x[1:, :20], t[1:], m.frames(one, one.codes), one)
+    assert (both[1, :20]-alone[0]).abs().max() < 1e-4
+
+def test_seed_decides_and_prompt_matters():
+    torch.manual_seed(0)
+    m, b = FlowNAR(TINY).eval(), request()
+    torch.nn.init.normal_(m.body.ada.weight, std=.3)
+    make = lambda seed, **kw: m.generate(b, steps=2, generator=torch.Generator().manual_seed(seed), **kw)
+    assert torch.equal(make(1), make(1)) and not torch.equal(make(1), make(2))
+    assert not torch.allclose(make(1, guidance=1.), make(1, guidance=3.))
+
+def test_flow_learns_what_book0_says():
+    "Two entries of book 0, two latents: after some updates a draw is near the right one"
+    torch.manual_seed(0)
+    m = FlowNAR(TINY)
+    places = torch.zeros(2, 52)
+    places[0, 0], places[1, 0] = 1.5, -1.5
+    opt = torch.optim.Adam(m.parameters(), 4e-3)
+    for i in range(150):
+        b = request((24,)*8, (0,)*8)
+        b.codes = torch.randint(2, (8, 24))
+        b.latents = places[b.codes]+.1*torch.randn(8, 24, 52)
+        loss, parts = m.train().loss(b)
+        opt.zero_grad(); loss.backward(); opt.step()
+    b = request((24,)*2, (0,)*2)
+    b.codes = torch.tensor([[0]*12+[1]*12]*2)
+    z = m.eval().generate(b, guidance=1., generator=torch.Generator().manual_seed(0))
+    assert z[:, :12, 0].mean() > .8 and z[:, 12:, 0].mean() < -.8
+    assert set(parts) == {"low", "high", "pitch", "voicing"}
+
+def test_times_rise_from_0_to_1():
+    for n in (1, 4, 16):
+        t = flow_times(n)
+        assert t[0] == 0 and abs(t[-1]-1) < 1e-6 and all(a < b for a, b in zip(t, t[1:]))
+    assert flow_times(8)[1] < 1/8
+
+def test_disguise_moves_pitch_and_formants_alone(codec, reader):
+    z = codec.analyse(reader)[None]
+    still = disguise(codec, z, warp_matrix(np.ones(1)), torch.zeros(1, 80), torch.zeros(1))
+    assert (still-z).abs().max() < 1e-3
+    up = disguise(codec, z, warp_matrix(np.array([.9])), torch.zeros(1, 80), torch.tensor([.5]))
+    assert torch.allclose(up[..., 48:50]-z[..., 48:50], torch.full_like(z[..., 48:50], .5/PITCH_SPREAD), atol=1e-4)
+    bands = torch.arange(80.)
+    middle = lambda y: (codec.envelope(y)[0].exp().mean((0, 1))*bands).sum()/codec.envelope(y)[0].exp().mean((0, 1)).sum()
+    assert middle(up) > middle(z)
+
+def test_batches_of_the_loader(store, codec):
+    loader = FlowLoader(store, codec, frames=300, target_seconds=(.5, 1.), prompt_seconds=(.4, .8))
+    b, again = loader[3], loader[3]
+    assert torch.equal(b.latents, again.latents) and b.latents.shape[-1] == 52
+    assert (b.prompt_len > 0).all() and b.seconds > .5
+    m = FlowNAR(FlowNARConfig(vocab_size=64, d_model=32, n_heads=2, n_layers=1, d_ff=64, cond_dim=16, speaker_dim=16))
+    loss, _ = m.loss(b)
+    assert torch.isfinite(loss)
+
+def test_speech_batch_moves(store):
+    b = next(iter(SpeechCrops(store, 2, .5))).to("cpu")
+    assert isinstance(b, SpeechBatch) and b.rate == 24000
+
+@pytest.mark.parametrize("bits", [8, 16])
+def test_files(tmp_path, codec, bits):
+    from harmonica.checkpoint import load_model, save_model
+    m = FlowNAR(TINY)
+    again = load_model(save_model(tmp_path/"flow.safetensors", m, bits=bits), kind="flow")
+    assert again.cfg == TINY and (again.out.weight-m.out.weight).abs().max() < .02
+    path = save_model(tmp_path/"mel.safetensors", codec, bits=16)
+    same = load_model(path, kind="mel")
+    assert same.cfg == codec.cfg and load_codec(path).name == "mel"
