@@ -209,6 +209,7 @@ def dates(text:str)->str:
     text = re.sub(r"(?<![\d.-])(\d{1,2})-(\d{1,2})-((?:19|20)\d\d)(?![\d-])", _slashed, text)
     text = re.sub(r"(?<![\d.])(\d{1,2})\.(\d{1,2})\.((?:1[5-9]|20)\d\d)(?![\d]|\.\d)", _dotted, text)
     text = re.sub(r"(?<![\d/.$£€])\b(0?[1-9]|1[0-2])/((?:19|20)\d\d)(?![\d/])", lambda m: f"{_months[int(m[1])-1]} {year(int(m[2]))}", text)
+    text = re.sub(r"(?<![\w-])((?:19|20)\d\d)-0([1-9])(?![\w-])", lambda m: f"{_months[int(m[2])-1]} {year(int(m[1]))}", text)
     text = re.sub(r"((?i:\b(?:on|by|until|till|since|due|before|after|dated|date:?) )|(?<![\w/.$£€+*=^-]))(\d{1,2})/(\d{1,2})(?![\w/%^*=+]|\.\d)(?! ?(?:[-+*/=]|inch|cup|tsp|tbsp|of an?\b))", _bare, text)
     text = re.sub(rf"(?i:\b(the ))?\b{_d}(?:\s?[-–]\s?{_d})?(?: of |[ -])(?!May\b(?= (?:I|we|you|be|he|she|they|it)\b)){_month}(?:,? {_y}|-{_y})?(?![\w])", lambda m: _day_month(_Groups(m, 1, 2, 3, 4, (5, 6))), text)
     text = re.sub(rf"\b{_month}[ -]{_d}(?:\s?(?:[-–]|to)\s?{_d})?(?:,? {_y}(?!\w)|-{_y}|/{_y})?(?![\w:]|[.,]?\d|\s?(?:[AaPp]\.?[Mm]\b|%))", lambda m: _month_day(_Groups(m, 1, 2, 3, (4, 5, 6))), text)
@@ -268,7 +269,7 @@ def _lasted(h, m, s):
     return " ".join(f"{number(str(int(n)))} {unit}{'s'*(int(n) != 1)}" for n,unit in ((h, "hour"), (m, "minute"), (s, "second")) if n)
 
 # %% ../nbs/10_text.ipynb #9404e500
-_id_cue = r"(?i:\b(?:code|pin|passcode|password|zip(?: code)?|postcode|ssn|otp|id|extension|isbn|fax|mobile|(?:account|serial|confirmation|tracking|reference|order|invoice|case|phone|telephone|policy|passport|licen[cs]e|routing|model|part|member|ticket|flight|customer|card)(?: (?:number|no\.?|code|id))|flight|dial|serial|license plate|plate|(?:card|account|number|phone|ssn) ending in|last (?:four|4) digits(?: are| of)?))"
+_id_cue = r"(?i:\b(?:code|pin|passcode|password|zip(?: code)?|postcode|ssn|otp|id|extension|isbn|fax|mobile|(?:account|serial|confirmation|tracking|reference|order|invoice|case|phone|telephone|policy|passport|licen[cs]e|routing|model|part|member|ticket|flight|customer|card)(?: (?:number|no\.?|code|id))|flight|dial|serial|license plate|plate|ending in|last (?:four|4) digits(?: are| of)?))"
 
 def _called(m): return ", ".join(_grouped(g) for g in re.findall(r"[\dA-Za-z]+", m[0]))
 def _grouped(s): return digits(s) if s.isdigit() else " ".join(digits(p) if p.isdigit() else " ".join(p.upper()) for p in re.findall(r"\d+|[A-Za-z]+", s))
@@ -282,15 +283,16 @@ def phones(text:str)->str:
     text = re.sub(r"(?i:\b(tel|telephone|phone|fax|call|mobile)(\.?:? ))(\d{3})\.(\d{4})\b", lambda m: f"{m[1]}{m[2]}{digits(m[3])}, {digits(m[4])}", text)
     text = re.sub(r"(?i:\b(?:extension|ext|x)\.?) ?(\d{1,6})\b(?=[ .,;]|$)", lambda m: m[0] if m[0][0] in "xX" and "." not in m[0] and not re.search(r"(?:zero|one|two|three|four|five|six|seven|eight|nine),? $", m.string[:m.start()]) else f"extension {digits(m[1])}", text)
     text = re.sub(r"(?<![\w.])(?<!version )(?<!v\. )((?:\d{1,3}\.){3}\d{1,3})(?:/(\d{1,2}))?(?::(\d{2,5}))?(?![\w.]*\d)", lambda m: m[0] if max(map(int, m[1].split("."))) > 255 else " dot ".join(digits(p) for p in m[1].split(".")) + (f" slash {number(m[2])}" if m[2] else "") + (f" colon {digits(m[3])}" if m[3] else ""), text)
-    text = re.sub(rf"({_id_cue}(?: is| was| to)?[: #]{{1,3}})([A-Z]{{0,4}}-?\d{{3,}}(?:[ -]\d{{2,}})*)(?![\w,.]*\d)", lambda m: m[1] + _called(_Groups(_found(m[2]))), text)
+    text = re.sub(rf"({_id_cue}(?: is| was| to)?[: #]{{1,3}})([A-Z]{{0,4}}[ -]?\d{{3,}}(?:[ -]\d{{2,}})*)(?![\w,.]*\d)", lambda m: m[1] + _called(_Groups(_found(m[2]))), text)
     text = re.sub(r"(?<![\w.,$£€#-])911(?![\w,-]|\.\d)(?! (?:[a-z]+s|people|men|women|children|million|thousand|and)\b)", lambda m: "nine eleven" if re.search(r"Porsche $", m.string[:m.start()]) else "nine one one", text)
+    text = re.sub(r"(?<![\w-])(?=[A-Z]*\d)(?=\d*[A-Z])(?=(?:[A-Z]*\d){4})[A-Z\d]{9,}(?![\w-])", _called, text)
     return re.sub(r"(?i:\b((?:call|called|dial|dialed|dialled|ring|phone) ))(112|999|411|511|311|211|988|101|111)\b", lambda m: m[1] + digits(m[2]), text)
 
 def _found(s): return re.match("(?s).*", s)
 
 # %% ../nbs/10_text.ipynb #2ad42a4a
 _coins, _scales = _T["coins"], _T["scales"]
-_scale = r"(?:[ -]?(hundred|thousand|million|billion|trillion)\b|\s?(mn|bn|tn|mm|MM|[kKmMbBT])\b(?!['/-]\w))?"
+_scale = r"(?:[ -]?(hundred|thousand|million|billion|trillion)\b|\s?(mn|bn|tn|mm|MM|[kKmMbBT])\b(?!['-]\w))?"
 _coin, _after = _alts(k for k in _coins if "$" in k or k in "£€¥₹₩₽₿₺₴₪₫₱₦฿₡₲₸"), "[$£€¥₹₩₽₿₺₴₪₫₱₦฿₡₲₸¢]"
 _code = _alts(k for k in _coins if k.isalpha() and k.isupper())
 
@@ -511,7 +513,7 @@ def romans(text:str)->str:
 
 def _numbered(m):
     if m[1].lower().rstrip(".") in ("vol", "fig", "no", "ch", "pt", "bk", "sec", "art", "op"):
-        if len(m[2]) == 1 and m[2] not in "IVX" or m[1][-1] != "." and m[2] == "I": return m[0]
+        if len(m[2]) == 1 and m[2] not in "IVX" or m[2] == "I" and (m[1][-1] != "." or m[1].lower() == "no."): return m[0]
         return f"{next(v for k,v in _before_number.items() if k.lower().rstrip('.') == m[1].lower().rstrip('.'))} {number(str(roman(m[2])))}"
     return _counted(m)
 
