@@ -15,7 +15,8 @@ from harmonica import Voice
 from harmonica.data import CodesDataset
 from harmonica.eval import evaluate
 from harmonica.length import MODES
-from harmonica.recipes import load_config, train_ar, train_nar
+from harmonica.config import load_config
+from harmonica.recipes import train_ar, train_nar
 from voice import figures, sentences
 
 FORCING = dict(truth=["training.scheduled_sampling=false"], **{k: ["training.scheduled_sampling=true", f"training.teacher_forcing_schedule={k}"] for k in ("linear", "cosine", "exponential")})

@@ -69,7 +69,7 @@ def curves(run, points=50):
     "What a run's log says, thinned; and a + b/steps^c through the measured losses, to say what twice the steps would give"
     from scipy.optimize import curve_fit
     log = [json.loads(l) for l in open(Path(run)/"log.jsonl")]; heard = [r for r in log if r.get("seconds")][-1]; out = dict(seconds_an_update=round(heard["seconds"]/heard["step"], 1))
-    for k in dict.fromkeys(k for r in log for k in r if k in ("loss_code", "mel", "match", "critic_loss", "valid_mel", "valid_loss_code", "valid_loss", "loss_1", "loss_2", "loss_3", "top10", "valid_top10")):
+    for k in dict.fromkeys(k for r in log for k in r if k in ("loss_code", "mel", "feature_matching", "critic_loss", "valid_mel", "valid_loss_code", "valid_loss", "loss_1", "loss_2", "loss_3", "top10", "valid_top10")):
         x, y = np.array([(r["step"], r[k]) for r in log if k in r and np.isfinite(r[k])]).T
         cuts = np.array_split(np.arange(len(x)), min(points, len(x)))
         out[k] = dict(step=[int(x[c].mean()) for c in cuts], value=[round(float(y[c].mean()), 4) for c in cuts])

@@ -8,7 +8,6 @@ Docs: https://harmonica-tts.github.io/harmonica/ar.html.md"""
 __all__ = ['BEGIN', 'SPEAKER', 'ARConfig', 'AR', 'n_steps', 'code_metrics']
 
 # %% ../nbs/30_ar.ipynb #3262a269
-import math
 from dataclasses import dataclass, replace
 from typing import Literal
 import torch, torch.nn as nn, torch.nn.functional as F

@@ -180,7 +180,8 @@ def train(
 ):
     "Train the aligner, the codec, its decoder, the AR or the NAR. Can be stopped (Ctrl-C) and resumed."
     from harmonica.train import pick_device
-    from harmonica.recipes import STAGES, load_config, train as cook
+    from harmonica.config import STAGES, load_config
+    from harmonica.recipes import train as cook
     if stage not in STAGES: raise ValueError(f"--stage {stage!r} is unknown: choose one of {', '.join(STAGES)}")
     dev = pick_device(device)
     out = Path(out or f"runs/{Path(config or 'baseline').stem}-{stage}")

@@ -10,11 +10,10 @@ __all__ = ['NATURAL', 'LIMITS', 'KINDS', 'DOSES', 'STATED', 'spoil', 'natural', 
            'symptoms', 'failures', 'judge']
 
 # %% ../nbs/68_detectors.ipynb #3b7f39e0
-import json, math, re
+import math, re
 from functools import lru_cache
-from pathlib import Path
 import numpy as np
-from .codec import Clip, packaged_voice
+from .codec import Clip
 from .files import need
 from .text import normalize
 

@@ -16,8 +16,9 @@ from pathlib import Path
 import numpy as np, torch
 from fastcore.basics import patch
 from tqdm.auto import tqdm
-from .codec import Clip, import_torchaudio, load_codec, packaged_voice, reference
+from .codec import Clip, load_codec, packaged_voice, reference
 from .files import need
+from .pretrained import import_torchaudio
 from .likeness import DVector, GE2E, flat, nearest_voice
 from .detectors import DOSES, KINDS, LIMITS, _filters, bands, clipping, ending, failures, heard_in, judge, looping, noise, pace, repeats, silence, spoil, spoken, symptoms, usual, words
 

@@ -19,7 +19,8 @@ from .codec import load_codec
 from .corpora import corpus, recognise
 from .data import prepare, sentence
 from .monitor import Alarms, Page, Printer
-from .recipes import Config, NARLoss, ar_loss, load_config, open_run, supply, stroke_entries
+from .config import Config, load_config
+from .recipes import NARLoss, ar_loss, open_run, stroke_entries, supply
 from .text import Tokenizer
 from .train import Trainer, pick_device
 

@@ -11,7 +11,7 @@ __all__ = ['MODES', 'SLACK', 'EXTRA', 'TIGHT', 'DurationPredictor', 'length_loss
 # %% ../nbs/28_length.ipynb #6a449c7b
 import torch, torch.nn as nn, torch.nn.functional as F
 from torch import Tensor
-from fastcore.basics import patch, store_attr
+from fastcore.basics import patch
 from .batch import length_mask
 
 # %% ../nbs/28_length.ipynb #185a93f6

@@ -6,12 +6,13 @@ Docs: https://harmonica-tts.github.io/harmonica/microcodec.html.md"""
 
 # %% auto #0
 __all__ = ['LOW', 'HIGH', 'phone_classes', 'MicroCodecConfig', 'columns', 'ConvBlock', 'MicroCodec', 'find_pitch', 'hold',
-           'glide', 'phase', 'pulses', 'overlap_add', 'to_mel', 'mel_filters', 'MelLoss', 'AudioBatch', 'phone_class',
-           'frame_phones', 'prepare_audio', 'AudioCrops']
+           'glide', 'phase', 'pulses', 'overlap_add', 'to_mel', 'mel_filters', 'MelLoss', 'mel_loss', 'AudioBatch',
+           'phone_class', 'frame_phones', 'prepare_audio', 'AudioCrops']
 
 # %% ../nbs/05_microcodec.ipynb #015fc8c2
 import json, math, os
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 import numpy as np, torch, torch.nn.functional as F
 from fastcore.basics import patch
@@ -302,6 +303,9 @@ class MelLoss(nn.Module):
                 total = total + (la-lb).abs().mean()
         return total/len(self.sizes)
 
+@lru_cache
+def mel_loss(rate, device)->MelLoss: return MelLoss(rate).to(device)   # its filters are made once
+
 # %% ../nbs/05_microcodec.ipynb #e00c1dad
 @dataclass
 class AudioBatch:
@@ -364,7 +368,7 @@ def describe(self:MicroCodec,
         loss = loss + phone_weight*ce
         parts.update(phone=ce.detach(), phone_error=(said.argmax(-1) != wanted).float().mean())
     used = torch.bincount(codes[:,0].flatten(), minlength=self.codebook_size).float()
-    p = used/used.sum(); parts["used0"] = torch.exp(-(p*(p+1e-9).log()).sum())
+    p = used/used.sum(); parts["perplexity0"] = torch.exp(-(p*(p+1e-9).log()).sum())
     return zq, loss, parts
 
 @patch
@@ -375,8 +379,7 @@ def loss(self:MicroCodec,
     "What `Trainer` lowers"
     z, aside, parts = self.describe(batch)
     made, pitch, off = self.retell(z, batch.wav)
-    if not hasattr(self, "mel"): object.__setattr__(self, "mel", MelLoss(self.sample_rate).to(self.device))
-    mel = self.mel(made, batch.wav)
+    mel = mel_loss(self.sample_rate, self.device)(made, batch.wav)
     return mel + pitch_weight*pitch + aside, dict(mel=mel.detach(), pitch=pitch.detach(), pitch_error=off, **parts)
 
 # %% ../nbs/05_microcodec.ipynb #c60e3c15

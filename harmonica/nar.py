@@ -13,7 +13,7 @@ import torch, torch.nn as nn, torch.nn.functional as F
 from torch import Tensor
 from fastcore.basics import patch
 from .schema import Depth, Flag, Part, Share, Size, Whole
-from .batch import Batch, length_mask, pad
+from .batch import Batch, length_mask
 from .blocks import Transformer, evaluating
 from .context import Conditioned, Context, TARGET, pack, pick
 

@@ -11,7 +11,7 @@ __all__ = ['Studio']
 import base64, html
 import numpy as np
 from fastcore.basics import patch
-from .codec import Clip, packaged_voice
+from .codec import Clip
 from .infer import Voice
 
 # %% ../nbs/65_studio.ipynb #2197c38a

@@ -7,7 +7,7 @@ from harmonica.codec import Clip
 from harmonica.finetune import add_lora, finetune, merge_lora, own_speech, tune
 from harmonica.microcodec import MicroCodec, MicroCodecConfig
 from harmonica.nar import NAR, NARConfig
-from harmonica.recipes import load_config
+from harmonica.config import load_config
 from harmonica.text import Tokenizer
 
 N_Q, BINS = 3, 32

@@ -89,6 +89,6 @@ def test_loss_teaches_all_parts():
     m = MicroCodec(MicroCodecConfig(n_q=2, n_bins=16, code_dim=8, enc_dim=16, enc_layers=1, dec_dim=16, dec_layers=1, n_phones=4)).train()
     loss, parts = m.loss(AudioBatch(tone(150., 480*25).repeat(2,1), torch.randint(4, (2,25))))
     loss.backward()
-    assert {"mel", "commit", "pitch", "pitch_error", "phone", "used0"} <= parts.keys()
+    assert {"mel", "commit", "pitch", "pitch_error", "phone", "perplexity0"} <= parts.keys()
     for name in ("ear", "enc.0.conv", "to_code.1", "from_code", "dec.0.conv", "pitch.1", "mouth.1", "phones"):
         assert m.get_parameter(name+".weight").grad.abs().sum() > 0, name

@@ -5,7 +5,7 @@ from harmonica.ar import AR, ARConfig
 from harmonica.codec import Clip
 from harmonica.batch import Batch
 from harmonica.nar import NAR, NARConfig
-from harmonica.monitor import (Alarms, Attention, Books, CodebookUse, Gradients, Page, Printer, Speak, TensorBoard, column, curves, diagnose, effective, looks, page, part_of, read_log)
+from harmonica.monitor import (Alarms, Attention, Books, CodebookUse, Gradients, Page, Printer, Speak, TensorBoard, column, curves, diagnose, perplexity, looks, page, part_of, read_log)
 from harmonica.train import TrainConfig, Trainer
 
 BINS = 16
@@ -29,7 +29,7 @@ def run(folder, callbacks, steps=6, group=1, accum=2):
     return Trainer(ar(group), Loader(), cfg, folder, device="cpu", callbacks=callbacks, valid=[batch(0)]).fit(progress=False)
 
 def test_effective():
-    assert effective(torch.ones(64))==pytest.approx(64, rel=1e-4) and effective(torch.tensor([7., 0, 0]))==pytest.approx(1) and effective(torch.tensor([1., 1, 0]))==pytest.approx(2)
+    assert perplexity(torch.ones(64))==pytest.approx(64, rel=1e-4) and perplexity(torch.tensor([7., 0, 0]))==pytest.approx(1) and perplexity(torch.tensor([1., 1, 0]))==pytest.approx(2)
 
 @pytest.mark.parametrize("group", (1, 2))
 def test_watching_changes_nothing(tmp_path, group):
@@ -56,7 +56,7 @@ def test_a_model_that_says_one_code_is_seen():
     use = CodebookUse(); m, b = ar(), batch(3)
     out = torch.zeros(6, 17, BINS+1); out[...,5] = 50
     use.out = out; use.count(m, b)
-    assert effective(use.said) < 1.001 and effective(use.true) > 8
+    assert perplexity(use.said) < 1.001 and perplexity(use.true) > 8
 
 def test_gradients_add_up(tmp_path):
     g = Gradients(every=1)

@@ -6,8 +6,9 @@ from harmonica.codec import Clip, Codec, register_codec
 from harmonica.checkpoint import model_meta
 from harmonica.data import Utterance, prepare
 from harmonica.nar import NAR
-from harmonica.recipes import (CONFIGS, Config, STAGES, configs, ensure_codes, load_config, load_trained, save_config, start_from, supply, train, train_ar, train_codec,
-    train_nar, TEMPORARY)
+from harmonica.config import CONFIGS, Config, STAGES, configs, load_config, save_config
+from harmonica.recipes import (
+    ensure_codes, load_trained, start_from, supply, train, train_ar, train_codec, train_nar, TEMPORARY)
 
 class Hum(Codec):
     "Two books: loudness of a frame, and what the first book missed"
