@@ -531,9 +531,10 @@ def _king(m):
 
 # %% ../nbs/10_text.ipynb #2fd99acb
 _words, _names, _letters_only = set(_L["words_in_capitals"]), set(_L["said_as_words"]), set(_L["said_by_letters"])
+_loud_words = _words | _names | set(_L["words_where_all_is_capitals"])
 _small = _T["small_letters"]
 _onset = "(?:[bcdfghjklmnpqrstvwyz]|[bcfgkps]l|[bcdfgkpt]r|s[ckmnptw]|s[cp]r|str|squ?|spl|scr|thr|shr|ch|sh|th|wh|ph|qu|tw|dw|kn|wr|gn|gh|x|sch|chr|phr)?"
-_coda = "(?:[bcdfgklmnprstvwxzhy]|[bdfglmnprstz]\\1|[lnr][bcdfgkmnpstvz]|[fkps]t|[cks]k|[dgklmnprtwbv]s|sh|ch|th|ng|nk|nt|ck|mp|ft|sp|ght|tch|nch|rch|lth|nth|rth|ngs|nts|cks|rst|lls|ff|ll|ss|zz|sts|rld|rds|rks|rms|rns|rts|lds|nds|mps|sks|sms|sm)?"
+_coda = "(?:[bcdfgklmnprstvwxzhy]|[bdfglmnprstz]\\1|[lnr][bcdfgkmnpstvz]|[fkps]t|[cks]k|[dgklmnprtwbv]s|sh|ch|th|ng|nk|nt|ck|mp|ft|sp|ght|tch|nch|rch|lth|nth|rth|ngs|nts|cks|rst|lls|ff|ll|ss|zz|sts|rld|rds|rks|rms|rns|rts|lds|nds|mps|sks|sms|sm|w[dknl]s?|[cx]t|cts|xts|gh|ghs|nx|wl)?"
 _sayable = re.compile(f"(?:{_onset}[aeiouy]+{_coda.replace(chr(92)+'1', '[bdfglmnprstz]')})+e?s?", re.I)
 
 def _by_letters(word):
@@ -554,6 +555,7 @@ def calm(text:str)->str:
     loud = [w for w in letters if len(w) > 1 and w.isupper()]
     if not (len(loud) > 2 and len(loud) > .7*sum(len(w) > 1 for w in letters)): return text
     text = re.sub(r"(?<=\d)(\s?)([A-Z]{1,4})\b(?!\.\w)", lambda m: m[1] + (m[2].lower() if m[2] in ("ST","ND","RD","TH") else m[2] if m[2] in ("AM","PM") else _loud_units.get(m[2], m[2]) if not m[1] or len(m[2]) > 1 and m[2] not in _words else m[2]), text)
+    text = re.sub(r"(?<![\w.'&-])(?<!PLAN )(?<!GRADE )(?<!TYPE )(?<!CLASS )(?<!VITAMIN )A(?= [A-Z]{2})", "a", text)
     return re.sub(r"(?<![\w.'&-])[A-Z][A-Z']+(?![\w&])|(?<=[A-Za-z]-)[A-Z]{2,}\b", lambda m: _calmed(m), text)
 
 _loud_units = {k.upper(): k for k in reversed([k for k in _T["units"] if k.isalpha() and len(k) > 1])} | dict(KG="kg", KM="km", CM="cm", MM="mm", MG="mg", ML="mL", G="g", M="m", MPH="mph", KB="KB", MB="MB", GB="GB", TB="TB", HZ="Hz", KHZ="kHz", MHZ="MHz", GHZ="GHz", KW="kW", KWH="kWh")
@@ -563,7 +565,7 @@ def _calmed(m):
     if w.capitalize() in _titles and w not in ("GEN", "REP", "COL", "HON"): return w.capitalize()
     if w.capitalize() in _months or w.capitalize() in _Day_names or w == "MAY" and re.search(r"\bOF $|\d\S* $", m.string[max(0, m.start()-6):m.start()], re.I): return w.capitalize()
     if re.fullmatch(_roman, bare) and set(bare) <= set("IVX"): return w.replace("'S", "'s")
-    if _by_letters(bare) and len(bare) < 7 and "'" not in bare: return w.replace("'S", "'s")
+    if "'" not in bare and (bare in _letters_only or (bare not in _loud_words if len(bare) < 4 else not re.search("[AEIOUY]", bare))): return w.replace("'S", "'s")
     return w.lower()
 
 def capitals(text:str)->str:

@@ -45,6 +45,10 @@ MR SMITH WEIGHS 10KG | Mister smith weighs ten kilograms
 ON MONDAY AT 5PM WE MEET | on Monday at five P M we meet
 WORLD WAR II WAS LONG | world war two was long
 THE HTML AND THE XML FILES | the H T M L and the X M L files
+LET US GO DOWN TO THE NEXT TOWN, IT IS A FACT | let us go down to the next town, it is a fact
+THY WOE IS NIGH, YE HAWKS AND OXEN | thy woe is nigh, ye hawks and oxen
+GO ON, TELL THEM OF THE API AND THE SSD | go on, tell them of the A P I and the S S D
+the IT of the US | the I T of the U S
 PCs | P Cs
 URLs | U R Ls
 DVDs | D V Ds
