@@ -45,6 +45,7 @@ format: $(VENV)/installed-dev ## Export and clean the notebooks, build README.md
 
 lint: $(VENV)/installed-dev ## Look for mistakes without running anything
 	$(BIN)/ruff check harmonica tests setup.py
+	$(BIN)/ruff check --select Q000 nbs/[0-9]*.ipynb
 
 readme: $(VENV)/installed-dev ## Build README.md from nbs/index.ipynb
 	$(BIN)/python tests/readme.py

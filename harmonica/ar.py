@@ -140,7 +140,7 @@ def scores(self:AR,
 )->Tensor: # (B,S,group,n_bins+1)
     "Hidden states to scores; only the first frame of a group may be stop"
     codes, stop = self.head(h).split([self.group*self.cfg.n_bins, 1], -1)
-    stop = F.pad(stop, (0, self.group-1), value=float('-inf'))
+    stop = F.pad(stop, (0, self.group-1), value=float("-inf"))
     return torch.cat([codes.unflatten(-1, (self.group, -1)), stop[...,None]], -1)
 
 # %% ../nbs/30_ar.ipynb #24eb2b06
@@ -253,7 +253,7 @@ def stream(self:AR,
     h = next(steps)
     for t in range(0, n*g, g):
         out = self.scores(h)[:,0].float().cpu().log_softmax(-1)                     # (B,group,n_bins+1)
-        out[:,0,V] = out[:,0,V].masked_fill(t < low, float('-inf'))
+        out[:,0,V] = out[:,0,V].masked_fill(t < low, float("-inf"))
         likelihood = torch.zeros(B)
         for j in range(g):
             history = past[:,max(0, t+j-ras_window):t+j] if ras_window else None

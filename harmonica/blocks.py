@@ -91,12 +91,12 @@ def forward(self:Attention,
     v = qkv[:,:,2].transpose(1,2)
     if cache is not None: k,v = cache.put(layer, k, v)
     # two faults of the fused kernel: one place on MPS comes out wrong, and half precision learns slowly on a CPU
-    slow = x.device.type=='cpu' and v.dtype==torch.bfloat16 and torch.is_grad_enabled() and B*self.n_heads*S*k.shape[2] < 2**26
-    if maps is None and not slow and not (S==1 and x.device.type=='mps'):
+    slow = x.device.type=="cpu" and v.dtype==torch.bfloat16 and torch.is_grad_enabled() and B*self.n_heads*S*k.shape[2] < 2**26
+    if maps is None and not slow and not (S==1 and x.device.type=="mps"):
         y = F.scaled_dot_product_attention(q, k, v, attn_mask=mask)
     else:
         a = q@k.transpose(-1,-2)*q.shape[-1]**-.5
-        if mask is not None: a = a.masked_fill(~mask, float('-inf'))
+        if mask is not None: a = a.masked_fill(~mask, float("-inf"))
         a = a.softmax(-1)
         if maps is not None: maps[layer] = a.detach()
         y = a@v
@@ -161,9 +161,9 @@ class Transformer(nn.Module):
 def reset(self:Transformer):
     "Start values: a unit stream stays near unit size through every block; steering starts at no change"
     for n,p in self.named_parameters():
-        if 'norm' in n: nn.init.ones_(p)
-        elif 'ada' in n: nn.init.zeros_(p)
-        else: nn.init.normal_(p, std=p.shape[1]**-.5 * ((2*self.n_layers)**-.5 if '.out.' in n or '.down.' in n else 1))
+        if "norm" in n: nn.init.ones_(p)
+        elif "ada" in n: nn.init.zeros_(p)
+        else: nn.init.normal_(p, std=p.shape[1]**-.5 * ((2*self.n_layers)**-.5 if ".out." in n or ".down." in n else 1))
 
 @patch
 def cache(self:Transformer,

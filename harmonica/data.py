@@ -7,8 +7,8 @@ Docs: https://harmonica-tts.github.io/harmonica/data.html.md"""
 # %% auto #0
 __all__ = ['columns', 'Utterance', 'Card', 'make_card', 'read_card', 'check_card', 'Rejected', 'check_words', 'check_length',
            'missing_share', 'check_sound', 'tidied', 'peek', 'print_of', 'write_table', 'write_shard', 'cached_ids',
-           'rejected', 'prepare', 'CodesDataset', 'sentence', 'other_prompt', 'other_voice', 'collate', 'BucketSampler',
-           'CodesLoader', 'make_loader']
+           'rejected', 'prepare', 'CodesDataset', 'sentence', 'other_prompt', 'prompt_and_target', 'other_voice',
+           'collate', 'BucketSampler', 'CodesLoader', 'make_loader']
 
 # %% ../nbs/20_data.ipynb #3f85f8de
 import copy, io, json, os, re, time, warnings, zlib
@@ -654,7 +654,7 @@ def other_prompt(
     return joined[:,start:start+n]
 
 # %% ../nbs/20_data.ipynb #051938f5
-def _split(it, rng, dataset, lo, hi, group, p_continue, p_no_prompt):
+def prompt_and_target(it, rng, dataset, lo, hi, group, p_continue, p_no_prompt):
     "(prompt, target, continues) of one item, codes as numpy"
     codes = it['codes'].numpy() if isinstance(it['codes'], Tensor) else it['codes']
     none, T = codes[:,:0], codes.shape[1]
@@ -709,7 +709,7 @@ def collate(
     rng = np.random.default_rng(rng)
     rate = frame_rate or (dataset.frame_rate if dataset is not None else 50)
     lo, hi = [max(int(round(s*rate)), 1) for s in prompt_seconds]
-    prompts, targets, continues = zip(*[_split(it, rng, dataset, lo, hi, group, p_continue, p_no_prompt) for it in items])
+    prompts, targets, continues = zip(*[prompt_and_target(it, rng, dataset, lo, hi, group, p_continue, p_no_prompt) for it in items])
     text, text_len = pad([it['tokens'] for it in items])
     codes, n_frames = pad(targets, group)
     durations = pad([it.get('durations', np.zeros(len(it['tokens']), np.int64)) for it in items])[0]

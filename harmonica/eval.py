@@ -20,7 +20,7 @@ from .codec import Clip, load_codec, packaged_voice, reference
 from .files import need
 from .pretrained import import_torchaudio
 from .likeness import DVector, GE2E, flat, nearest_voice
-from .detectors import DOSES, KINDS, LIMITS, _filters, bands, clipping, ending, failures, heard_in, judge, looping, noise, pace, repeats, silence, spoil, spoken, symptoms, usual, words
+from .detectors import DOSES, KINDS, LIMITS, band_filters, bands, clipping, ending, failures, heard_in, judge, looping, noise, pace, repeats, silence, spoil, spoken, symptoms, usual, words
 
 # %% ../nbs/70_eval.ipynb #9db23884
 class Ear:
@@ -88,7 +88,7 @@ def mel_distance(
     def logs(c):
         c = c.to(24000); x = np.pad(c.samples, (0, max(0, 1024 - len(c))))
         fr = np.lib.stride_tricks.sliding_window_view(x, 1024)[::256]
-        return np.concatenate([np.log(np.maximum(abs(np.fft.rfft(fr[i:i+2000]*np.hanning(1024).astype(np.float32))).astype(np.float32) @ _filters(24000, 1024, 80, 11000.).T, 1e-2)) for i in range(0, len(fr), 2000)])
+        return np.concatenate([np.log(np.maximum(abs(np.fft.rfft(fr[i:i+2000]*np.hanning(1024).astype(np.float32))).astype(np.float32) @ band_filters(24000, 1024, 80, 11000.).T, 1e-2)) for i in range(0, len(fr), 2000)])
     a, b = logs(clip), logs(original); n = min(len(a), len(b))
     return float(abs(a[:n] - b[:n]).mean())
 

@@ -53,7 +53,7 @@ def length_loss(
     loss = F.smooth_l1_loss(dur.sum(1).clamp(min=1e-3).log(), total.float().clamp(min=1).log(), beta=.2)
     if true is None: return loss
     real = length_mask(text_len, dur.shape[1]) & (true.sum(1) > 0)[:,None]
-    each = F.smooth_l1_loss((dur+1).log(), (true.float()+1).log(), beta=.2, reduction='none')
+    each = F.smooth_l1_loss((dur+1).log(), (true.float()+1).log(), beta=.2, reduction="none")
     return loss + (each*real).sum()/real.sum().clamp(min=1)
 
 # %% ../nbs/28_length.ipynb #3334d1ac

@@ -154,7 +154,7 @@ def book_loss(self:NAR,
     p = self.logits(x, j)
     rank = (p > p.gather(1, codes[:,None])).sum(1)
     hits = [(rank<k).sum().to(p.device, torch.float32) for k in (1,10)]
-    return torch.stack([F.cross_entropy(p.float(), codes, reduction='sum'), *hits])
+    return torch.stack([F.cross_entropy(p.float(), codes, reduction="sum"), *hits])
 
 # %% ../nbs/40_nar.ipynb #09e591e6
 @patch
@@ -177,11 +177,11 @@ def loss(self:NAR,
         if j == 0:
             z = sum(e[c] for e,c in zip(entries, true.T))
             off = (self.stroke(h).float()-z).pow(2).mean(-1)
-            stroke, metrics['stroke'] = 25*off.sum(), off.detach().mean()               # as loud as a book: a good stroke is .2 off
+            stroke, metrics["stroke"] = 25*off.sum(), off.detach().mean()               # as loud as a book: a good stroke is .2 off
             continue
         part = self.book_loss(h, true[:,j], j)
         sums, n = sums + part, n + len(h)
-        metrics[f'loss_{j}'], metrics[f'top1_{j}'], _ = part.detach()/len(h)
+        metrics[f"loss_{j}"], metrics[f"top1_{j}"], _ = part.detach()/len(h)
     loss_code, top1, top10 = sums.detach()/max(1, n)
     return (sums[0]+stroke)/batch.n_frames.sum(), dict(loss_code=loss_code, top1=top1, top10=top10, **metrics)
 

@@ -41,7 +41,7 @@ def draw(
     generator:torch.Generator=None, # A CPU generator gives the same draws on every device
 )->Tensor: # Entries, (B,)
     "Draw one entry a row"
-    u = torch.rand(p.shape[0], 1, generator=generator, device='cpu' if generator is None else generator.device)
+    u = torch.rand(p.shape[0], 1, generator=generator, device="cpu" if generator is None else generator.device)
     c = p.cumsum(-1)
     # a hair below 1: rounding must not carry the point past the last entry that has any probability
     return (c <= u.to(p.device)*(1-1e-6)*c[:, -1:]).sum(-1)

@@ -7,7 +7,7 @@ from hypothesis import given, settings, strategies as st
 from harmonica.codec import Clip
 from harmonica.corpora import speed_perturb
 from harmonica.batch import Batch
-from harmonica.data import (BucketSampler, CodesDataset, Rejected, Utterance, _split, write_shard, cached_ids, collate, make_card, make_loader,
+from harmonica.data import (BucketSampler, CodesDataset, Rejected, Utterance, prompt_and_target, write_shard, cached_ids, collate, make_card, make_loader,
     other_prompt, other_voice, prepare, read_card, rejected, tidied)
 
 RATE = 24000
@@ -272,7 +272,7 @@ def test_the_same_sentence_is_no_prompt(tmp_path):
 def test_very_short_has_no_prompt_of_itself():
     it = dict(id='a', tokens=[1], codes=torch.ones(2,3).long(), index=0)
     for g in (2,4):
-        p,t,c = _split(it, np.random.default_rng(0), None, 5, 9, g, 1., 0.)
+        p,t,c = prompt_and_target(it, np.random.default_rng(0), None, 5, 9, g, 1., 0.)
         assert t.shape[1] == 3 and not c and p.shape[1] == 0
 
 def test_batch_to(cache):

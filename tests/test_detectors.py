@@ -102,8 +102,8 @@ def test_unknown_kind(reader):
     with pytest.raises(ValueError, match="choose from whisper"): natural(reader, "yodel")
 
 def test_a_slow_reader_makes_the_same_sounds(reader, said):
-    from harmonica.detectors import _slow
-    slow = Clip(_slow(reader.samples, 1.5), reader.rate)
+    from harmonica.detectors import time_stretch
+    slow = Clip(time_stretch(reader.samples, 1.5), reader.rate)
     assert abs(sounds(slow)/sounds(reader) - 1) < .22 and heard_in(slow).sum() > 1.35*heard_in(reader).sum()
     assert pace(slow, said) < 1.4*pace(reader, said) and found(slow, said) == set()
 
