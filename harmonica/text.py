@@ -335,7 +335,7 @@ _unit = _alts(_units)
 def _measure(m):
     n, gap, unit, per = m["n"], m["gap"], m["unit"], m["per"]
     before, after = m.string[max(0, m.start()-14):m.start()], m.string[m.end():m.end()+20]
-    if gap and unit in _scale_units or unit == "x" and re.match(r" ?[-+=*/^]", after): return m[0]
+    if gap and unit in _scale_units or unit == "x" and (re.match(r" ?[-+=*/^]", after) or re.search(r"(?:equals|plus|minus) $", before)): return m[0]
     if gap and unit in ("A", "s", "N", "J", "V", "W") and re.match(r"[a-z]| [A-Z]", after): return m[0]
     if unit == "K" and re.match(r" (?:video|TV|resolution|monitor|screen|display|camera|movie)", after): return m[0]
     if unit in ("A", "B", "V", "W", "N") and (re.match(r" [A-Z][a-z]", after) or re.search(r"(?i)\b(?:room|flat|gate|seat|unit|suite|apartment|platform|exit|hall|number|group|class|figure|section) $", before)): return f"{n} {unit}"   # a door
@@ -355,13 +355,13 @@ def measures(text:str)->str:
     text = re.sub(r"(?<![\w.-])(\d{2,3})([CF])\b(?!['.]\w)", lambda m: f"{number(m[1])} degrees {dict(C='Celsius', F='Fahrenheit')[m[2]]}", text)
     text = re.sub(rf"(?<![\w.])({_num})\s?({_unit})?\s?(?:-|–|to)\s?(?=(-?(?:{_num}))\s?({_unit})(?![\w^']))", lambda m: m[0] if m[2] and m[2] != m[4] and m[2] in _close or m[4] == "s" and m[2] in (None, "s") else f"{number(m[1])}" + (f" {_units[m[2]][m[1] != '1']}" if m[2] and m[2] != m[4] else "") + " to ", text)
     text = re.sub(rf"(?<=\d)( ?(?:{_alts(u for u in _units if len(u) > 1 or u == 'm')}|['\"])) ?[x×] ?(?=\d)", r"\1 by ", text)
-    text = re.sub(rf"(?<=\d)( ?(?:{_unit}))/(?=\d+ ?(?:{_unit})(?!\w))", r"\1 per ", text)
+    text = re.sub(rf"(?<=\d)( ?(?:{_unit}))/(?=10+ ?(?:{_unit})(?!\w))", r"\1 per ", text)
     text = re.sub(r"(?<![\w.])(\d{1,2})'\s?[-–]\s?(\d{1,2})'(?!\w)", lambda m: f"{number(m[1])} to {number(m[2])} feet", text)
     text = re.sub(r"(?<![\w.'])(\d{1,2})'(?= (?:tall|long|wide|high|deep|by|x)\b)", lambda m: f"{number(m[1])} {'foot' if m[1] == '1' else 'feet'}", text)
     text = re.sub(rf"(?<![\w.])({_num}) ?(?:x|by) ?({_num})(?= ?(?:x|by) ?(?:{_num})| ?(?:{_unit})(?!\w))", r"\1 by \2", text)
     text = re.sub(r"(?<![\w.])(\d{2,5})[xX](\d{2,5})(?:[xX](\d{2,5}))?(?!\w)", lambda m: " by ".join(_size(g) for g in m.groups() if g), text)
     text = re.sub(rf"(?<![\w./])(\d+[ -])?(\d{{1,2}})/(\d{{1,3}}) ?({_unit})(?![\w^'/])", lambda m: f"{_fraction(m)} {_units[m[4]][bool(m[1])]}" if 0 < int(m[2]) < int(m[3]) and (m[4] == "in." or m[4] not in _close) else m[0], text)
-    text = re.sub(rf"(?<![\w.,$])(?P<n>{_num})(?P<gap>[ -]?)(?P<unit>{_unit})(?:/(?P<per>{_alts(_each)})(?![\w^]))?(?:(?<=[a-z])\.(?= [a-z]))?(?![\w^']|[./]\w)", _measure, text)
+    text = re.sub(rf"(?<![\w.,$])(?P<n>{_num})(?P<gap>[ -]?)(?P<unit>{_unit})(?:/(?P<per>{_alts(_each)})(?![\w^]))?(?:(?<=[a-z])\.(?= [a-z]))?(?![\w^']|\.\w|/[A-Za-z])", _measure, text)
     text = re.sub(rf"\b(?P<a>{_alts(k for k in _units if len(k) > 1 and k.isalpha())})/(?P<b>{_alts(_each)})\b", lambda m: f"{_units[m['a']][1]} per {_each[m['b']]}", text)
     text = re.sub(r"\b((?:[a-z]*(?:lit(?:er|re)|met(?:er|re)|gram)|mile|gallon|dollar|euro|calorie|hour|page|word|frame|request|visit|user|case|death|event|car|ton|barrel)s)/(\w+)\b", lambda m: f"{m[1]} per {_each.get(m[2], m[2])}", text)
     return re.sub(r"(?<=[\w)])\^\s?([-–+]?\d+|[a-z]\b)", lambda m: f" {_raised(m[1])} ", text)
@@ -385,6 +385,7 @@ def maths(text:str)->str:
     v = rf"(?:[-–]?(?:{_num})(?:\^[-–+]?\d+)?|\b[a-zA-Z](?:\^\d+)?(?![\w'.]))"
     text = re.sub(r"(?<![\w.])(\d+(?:\.\d+)?)[eE]([-+]\d+|\d{1,2})\b(?!\.\d|-)", lambda m: f"{number(m[1])} times ten {_raised(m[2])}", text)
     text = re.sub(r"(?<![\w.,])([1-9]\d{0,2}(?: \d{3}){2,})(?![\w,]|[. -]?\d)", lambda m: m[0].replace(" ", ""), text)      # 1 000 000
+    text = re.sub(r"\b([a-z])\(([a-z\d]{1,2})\)", r"\1 of \2", text)
     text = re.sub(r"√\s?\(?(?=[\w.])", " square root of ", text)
     text = re.sub(rf"(?<![\w./:$-]){v}(?:\s?[-+*/×÷–x]\s?{v})*\s?[=<>≤≥]\s?(?![=<>]){v}(?:\s?[-+*/×÷–=]\s?{v})*(?![\w/])", lambda m: _sum(m) if re.search(r"\d", m[0]) or re.search(r"[-+*/^]", m[0]) else m[0], text)
     text = re.sub(r"(?<=[\d)])\s?\*\*\s?(?=[\d(])", "^", text)
@@ -462,9 +463,9 @@ def addresses(text:str)->str:
 
 def abbreviations(text:str)->str:
     "Write short forms out"
-    text = addresses(text)
     text = re.sub(rf"(?<![\w.])({_alts(_before_number)}) ?(?=\d)", lambda m: _before_number[m[1]] + " ", text)
-    text = re.sub(rf"(\b\d+ (?:[NSEW]\.? )?[A-Z][a-z]+ |\b\d+(?:st|nd|rd|th) |[A-Z][a-z]+ (?=\w+\b\.?(?:[,;]|\s*$| [a-z])))({_alts(k for k in _streets if k not in ('Str', 'Ter', 'Cir', 'Pl', 'Ct'))})\b\.?",
+    text = addresses(text)
+    text = re.sub(rf"(\b\d+ (?:[NSEW]\.? )?[A-Z][a-z]+ |\b\d+(?:st|nd|rd|th) |[A-Z][a-z]+(?:'s)? (?=\w+\b\.?(?:[,;]|\s*$| [a-z])))({_alts(k for k in _streets if k not in ('Str', 'Ter', 'Cir', 'Pl', 'Ct'))})\b\.?",
         lambda m: m[1] + _streets[m[2]] + _stop(m), text)
     text = re.sub(r"\b([Cc]orner of|[Oo]n|[Aa]t|[Nn]ear) ((?:[A-Z][a-z]+ )+)St\b\.?", lambda m: f"{m[1]} {m[2]}Street{_stop(m)}", text)
     text = re.sub(rf"\b({_alts(_titles)})\b\.?(?=\s+[A-Z])", lambda m: _titles[m[1]], text)
