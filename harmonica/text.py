@@ -115,7 +115,7 @@ def fold(
     text = "".join(c for c in text if not unicodedata.combining(c))
     text = re.sub(r"(?<=\d)\s?Ω", " ohm", text)
     text = re.sub(r"[\0-\b\x0b-\x1f\x7f]", " ", text)
-    greek = lambda m: " " + unicodedata.name(m[0], "").split(" WITH ")[0].split()[-1].lower() + " "
+    greek = lambda m: " " + unicodedata.name(m[0], " ").split(" WITH ")[0].split(" ")[-1].lower() + " "
     return re.sub(r"(?<![Ͱ-Ͽ])[Α-Ωα-ω](?![Ͱ-Ͽ])", greek, text)   # a lone Greek letter has a name
 
 # %% ../nbs/10_text.ipynb #90dbf213

@@ -223,6 +223,7 @@ v2.10 | version two point one zero
 \ud800half | half
 half\udc00 | half
 a\x00b | a b
+a \u03a2 b | a b
 x\u202e y | x y
 """
 KINDS = [(w.replace("\\n", "\n").encode("utf8", "surrogatepass").decode("utf8", "surrogatepass"), s) for l in KINDS.strip().split("\n") if l.count(" | ") for w,s in [l.rsplit(" | ", 1)]]
