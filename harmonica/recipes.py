@@ -8,7 +8,8 @@ Docs: https://harmonica-tts.github.io/harmonica/recipes.html.md"""
 __all__ = ['TEMPORARY', 'RECIPES', 'train_aligner', 'train_codec', 'train_decoder', 'train_ar', 'train_nar', 'utterances',
            'ensure_codes', 'Supply', 'supply', 'Export', 'open_run', 'start_from', 'ar_loss', 'NARLoss', 'Recipe',
            'recipe', 'sized', 'from_codes', 'ar_recipe', 'stroke_entries', 'nar_recipe', 'crops', 'from_sound',
-           'aligner_recipe', 'codec_recipe', 'adversarial', 'decoder_recipe', 'Painter', 'train', 'load_trained']
+           'aligner_recipe', 'codec_recipe', 'adversarial', 'decoder_recipe', 'Painter', 'train', 'load_trained',
+           'take_weights']
 
 # %% ../nbs/55_recipes.ipynb #5630b5ba
 import itertools, os
@@ -29,9 +30,9 @@ from .batch import Batch
 from .blocks import CodeEmbedding
 from .ar import AR, ARConfig
 from .nar import NAR, NARConfig
-from .checkpoint import kinds, load_checkpoint, load_model, load_weights, model_meta, save_model
-from .files import write_safely
-from .config import Config, DataConfig, save_config
+from .checkpoint import first_difference, kind_of, load_checkpoint, load_model, load_weights, make_model, model_meta, save_model
+from .files import reading, sweep_litter, temporary_name, writable
+from .config import CONFIGS, STAGES, Config, DataConfig, configs, load_config, save_config # with the names that recipes are made from
 from .train import Trainer, pick_device, teacher_forcing_at
 from .monitor import Alarms, Attention, Books, CodebookUse, Gradients, Page, Printer
 
@@ -141,15 +142,19 @@ def open_run(
     resume:bool,  # Go on with what is there?
 )->Path:
     "Make a run's folder; refuse to overwrite another run"
-    folder = Path(folder)
-    old = folder/"last.pt"
-    if resume and not old.exists() and not [*folder.glob("last-*.pt"), *folder.glob("spare.pt")]: raise ValueError(f"{folder} holds no run to resume (no last.pt): start without --resume, or give the folder of a run")
-    if old.exists() and not resume: raise ValueError(f"{folder} holds a run already: add --resume to go on with it, or give another folder with --out")
-    try: folder.mkdir(parents=True, exist_ok=True)
-    except OSError as e: raise ValueError(f"{folder} can't be written ({e.strerror}): give --out a folder you may write to") from None
-    def dump(p): save_config(cfg, p)
-    write_safely(folder/"config.yaml", dump)
+    folder = writable(folder, "give --out a folder you may write to")
+    checkpoints = [*folder.glob("last*.pt"), *folder.glob("spare.pt")]
+    if resume and not checkpoints: raise ValueError(f"{folder} holds no run to resume (no last.pt): start without --resume, or give the folder of a run")
+    made = [*checkpoints, *folder.glob("best.pt"), *folder.glob("*.safetensors")]
+    if made and not resume:
+        how = "add --resume to go on with it, or give" if checkpoints else f"({made[0].name}): give"
+        raise ValueError(f"{folder} holds a run already{' ' if not checkpoints else ': '}{how} another folder with --out")
+    sweep_litter(folder)
+    save_config(cfg, temporary_name(folder/"config.yaml")) # `Trainer.fit` gives it its name when the run has begun
     return folder
+
+# %% ../nbs/55_recipes.ipynb #55a00001
+def _is_run(path): return Path(path).is_dir() or Path(path).suffix == ".pt"
 
 # %% ../nbs/55_recipes.ipynb #7db3e683
 def start_from(
@@ -158,7 +163,10 @@ def start_from(
     codec=None,      # Its books become the tables of the code embeddings where the shapes match
 )->str: # What was done
     "First weights: another model's, or random ones around the codec's own books"
-    if init: load_weights(model, init); return f"weights of {init}"
+    if init:
+        if not _is_run(init): load_weights(model, init)
+        else: take_weights(model, load_trained(init, kind_of(model)), init)
+        return f"weights of {init}"
     if codec is None or codec.entries is None: return "random weights"
     took = [m.load_books(codec.entries) for m in model.modules() if isinstance(m, CodeEmbedding)]
     return f"random weights, {sum(took)} code embeddings from the codec's books"
@@ -369,9 +377,21 @@ def load_trained(
     if path.suffix != ".pt": return load_model(path, device, kind)
     ck = load_checkpoint(path)
     if ck.get("kind") != kind: raise ValueError(f"{path} holds a model of kind '{ck.get('kind')}', wanted '{kind}': give the right file")
-    cls, config = kinds[kind]
-    model = cls(config(**ck["config"]))
-    model.load_state_dict(ck.get("ema") or ck["model"])
+    weights = ck.get("ema") or ck["model"]
+    with reading(path, "a checkpoint of this version", "train again, or give another file"):
+        model = make_model(kind, ck["config"], weights)
+        model.load_state_dict(weights)
     exported = path.with_name(f"{kind}.safetensors")
     model.info = model_meta(exported)["info"] if exported.exists() else {}
     return model.eval().to(device)
+
+def take_weights(
+    model:nn.Module,
+    other:nn.Module, # Of the same kind
+    name="it", # For the message
+):
+    "Fill a model with the weights of another one of its size"
+    if (wrong := first_difference(model.state_dict(), other.state_dict())) is not None:
+        raise ValueError(f"{name} is of another size (first difference: {wrong}): use the config it was trained with")
+    model.load_state_dict(other.state_dict())
+    model.info = other.info

@@ -31,7 +31,7 @@ def part_of(
     "A step for whatever engine runs things in parallel"
     def step(data=None, rank:int=0, world_size:int=1):
         torch.set_num_threads(1)
-        step.stats = prepare(read(), load_codec(codec, device), out, (rank, world_size), progress=False, **kw)
+        step.came = prepare(read(), load_codec(codec, device), out, (rank, world_size), progress=False, **kw)
         return data
     return step
 
@@ -56,7 +56,7 @@ def prepare_many(
     def work(row):
         if os.getpid() != me: signal.signal(signal.SIGTERM, signal.default_int_handler) # a pool ends its workers so: what is done is kept
         step(None, row["part"], row["parts"])
-        return dict(stats=json.dumps(step.stats))
+        return dict(stats=json.dumps(step.came))
     n, shown = num_proc*shard[1], is_progress_bar_enabled()
     jobs = Dataset.from_dict(dict(part=[shard[0]*num_proc+i for i in range(num_proc)], parts=[n]*num_proc))
     disable_progress_bars()

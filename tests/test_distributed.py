@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np, pytest, torch
 sys.path.insert(0, str(Path(__file__).parent))
 from test_resume import log, make_data, order, same, trainer
-from harmonica.train import Turns, add_up, take_turns
+from harmonica.train import RankShard, add_up, shard_loader
 
 STEPS, CUT, ACCUM = 10, 5, 4
 def tr(kind, data, folder): return trainer(kind, data, folder, accum=ACCUM, steps=STEPS, n_workers=0, save=9)
@@ -51,7 +51,7 @@ def test_same_curve_same_data(runs, kind, how):
 
 def test_each_process_worked_and_only_the_first_wrote(runs):
     ranks = {r for _,_,r in order(runs/"ar-two")}
-    assert ranks == {0, 1} and {p.name for p in (runs/"ar-two").iterdir()} == {"last.pt", "log.jsonl", "order.txt"}
+    assert ranks == {0, 1} and {p.name for p in (runs/"ar-two").iterdir() if p.name[0] != "."} == {"last.pt", "log.jsonl", "order.txt"}
     steps = [r["step"] for r in log(runs/"ar-two") if "loss" in r]
     assert steps == list(range(1, STEPS+1))
 
@@ -68,12 +68,12 @@ def test_turns_cover_everything_once():
         def state_dict(self): return dict(i=self.i)
         def load_state_dict(self, s): self.i = s["i"]
     def take(loader, n): it = iter(loader); return [next(it) for _ in range(n)]
-    whole = [Turns(Count(), r, 3) for r in range(3)]
+    whole = [RankShard(Count(), r, 3) for r in range(3)]
     got = [take(t, 2) for t in whole]
     assert sorted(sum(got, [])) == [1, 2, 3, 4, 5, 6] and all(t.state_dict() == dict(i=6) for t in whole)
-    t = Turns(Count(), 1, 2); t.load_state_dict(whole[0].state_dict())
+    t = RankShard(Count(), 1, 2); t.load_state_dict(whole[0].state_dict())
     assert take(t, 2) == [8, 10]
-    c = Count(); assert take_turns(c, 0, 1) is c and add_up(torch.nn.Linear(1, 1), 1) is None
+    c = Count(); assert shard_loader(c, 0, 1) is c and add_up(torch.nn.Linear(1, 1), 1) is None
 
 if __name__ == "__main__":
     torch.set_num_threads(1)

@@ -1,5 +1,6 @@
 "The loop: what it averages, how it stops, what it saves, where it can go on"
 import json, os, random, signal, subprocess, sys, threading, time
+from dataclasses import dataclass
 import numpy as np, pytest, torch
 import torch.nn.functional as F
 from torch import nn
@@ -231,3 +232,67 @@ def test_memory_is_kept_from_step_to_step():
         make(); a = faults(); make(); make(); print(faults()-a)"""
     runs = {how: int(subprocess.run([sys.executable, "-c", code, how], capture_output=True, text=True, check=True).stdout.split()[0]) for how in ("keep", "give back")}
     assert runs["keep"] == -1 or runs["keep"] < runs["give back"]/4, runs                # another C library than glibc: nothing to ask
+
+# -- runs that go wrong
+
+class Pair(nn.Module):
+    "A line that learns from dataclass batches, and may be short of memory"
+    def __init__(self, most=99): super().__init__(); self.a, self.most, self.heard = nn.Parameter(torch.zeros(1)), most, []
+    def loss(self, b):
+        if len(b) > self.most: raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2 GiB")
+        self.heard += b.ids
+        err = (self.a*b.x-b.y).pow(2).mean()
+        return err, dict(err=err.detach())
+
+@dataclass
+class Rows:
+    x:torch.Tensor
+    y:torch.Tensor
+    ids:list
+    def __len__(self): return len(self.ids)
+    def to(self, device): return self
+
+class Deals:
+    def __init__(self): self.i = 0
+    def __iter__(self):
+        while True:
+            x = torch.linspace(-1, 1, 8)+self.i
+            self.i += 1
+            yield Rows(x, 2*x, [f"{self.i}-{k}" for k in range(8)])
+    def state_dict(self): return dict(i=self.i)
+    def load_state_dict(self, s): self.i = s["i"]
+
+def test_short_memory_cuts_batches_and_not_the_update(tmp_path):
+    whole = Trainer(Pair(), Deals(), cfg(max_steps=3, grad_accum_steps=1), tmp_path/"a", "cpu").fit(progress=False)
+    with pytest.warns(UserWarning, match="out of memory: micro-batches are made in 4 pieces"):
+        small = Trainer(Pair(most=2), Deals(), cfg(max_steps=3, grad_accum_steps=1), tmp_path/"b", "cpu").fit(progress=False)
+    assert small.split == 4 and small.step == 3 and set(whole.model.heard) == set(small.model.heard)
+    assert torch.allclose(whole.model.a, small.model.a, atol=1e-6)
+    with pytest.raises(ValueError, match="out of memory with one utterance"): Trainer(Pair(most=0), Deals(), cfg(), tmp_path/"c", "cpu").fit(progress=False)
+
+def test_a_run_that_comes_to_nothing_stops_and_spoils_nothing(tmp_path):
+    t = Trainer(Line(), Points(), cfg(max_steps=5), tmp_path, "cpu").fit(progress=False)
+    good = (tmp_path/"last.pt").read_bytes()
+    def nan(t, b): return t.model.loss(b)[0]*float("nan"), {}
+    with pytest.raises(ValueError, match="not a number any more, for 5 updates.*training.lr.*--resume") as e:
+        Trainer(Line(), Points(), cfg(max_steps=99, save_every_minutes=0), tmp_path, "cpu", loss=nan).fit(resume=True, progress=False)
+    assert "\n" not in str(e.value) and (tmp_path/"last.pt").read_bytes() == good
+    with pytest.raises(ValueError, match="not a number"): Trainer(Line(), Points(), cfg(max_steps=7), tmp_path, "cpu", loss=nan).fit(resume=True, progress=False)
+    assert (tmp_path/"last.pt").read_bytes() == good and t.step == 5
+
+def test_two_runs_in_one_folder(tmp_path):
+    from harmonica.files import locked
+    with locked(tmp_path, "run"):
+        with pytest.raises(ValueError, match="this run is in use by another process"): Trainer(Line(), Points(), cfg(), tmp_path, "cpu").fit(progress=False)
+    assert not (tmp_path/"log.jsonl").exists()
+
+def test_settings_out_of_range_are_refused(tmp_path):
+    for bad in (dict(log_every=0), dict(grad_accum_steps=0), dict(max_steps=-3), dict(ema=2.), dict(clip=0.)):
+        with pytest.raises(ValueError, match=next(iter(bad))): Trainer(Line(), Points(), cfg(**bad), tmp_path, "cpu")
+
+def test_a_broken_checkpoint_says_what_is_left(tmp_path):
+    Trainer(Line(), Points(), cfg(max_steps=2, keep=1), tmp_path, "cpu").fit(progress=False)
+    whole = (tmp_path/"last.pt").read_bytes()
+    (tmp_path/"last.pt").write_bytes(whole[:len(whole)//2])
+    with pytest.warns(UserWarning, match="can't be read"), pytest.raises(ValueError, match="last.pt in .* can't be read, and no other checkpoint is there: give another folder"):
+        Trainer(Line(), Points(), cfg(), tmp_path, "cpu").fit(resume=True, progress=False)
