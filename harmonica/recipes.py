@@ -142,13 +142,14 @@ def open_run(
     resume:bool,  # Go on with what is there?
 )->Path:
     "Make a run's folder; refuse to overwrite another run"
-    folder = writable(folder, "give --out a folder you may write to")
+    folder = Path(folder)
     checkpoints = [*folder.glob("last*.pt"), *folder.glob("spare.pt")]
     if resume and not checkpoints: raise ValueError(f"{folder} holds no run to resume (no last.pt): start without --resume, or give the folder of a run")
     made = [*checkpoints, *folder.glob("best.pt"), *folder.glob("*.safetensors")]
     if made and not resume:
         how = "add --resume to go on with it, or give" if checkpoints else f"({made[0].name}): give"
         raise ValueError(f"{folder} holds a run already{' ' if not checkpoints else ': '}{how} another folder with --out")
+    writable(folder, "give --out a folder you may write to")
     sweep_litter(folder)
     save_config(cfg, temporary_name(folder/"config.yaml")) # `Trainer.fit` gives it its name when the run has begun
     return folder
