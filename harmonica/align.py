@@ -13,7 +13,8 @@ import numpy as np, torch, torch.nn.functional as F
 from fastcore.basics import patch
 from torch import nn, Tensor
 from .codec import Clip
-from .microcodec import ConvBlock, columns, mel_filters, phone_class, phone_classes
+from .signal import mel_filters, stft
+from .microcodec import ConvBlock, phone_class, phone_classes
 from .text import Tokenizer
 from .checkpoint import kinds
 from .schema import Count, Depth, Size
@@ -46,7 +47,7 @@ def forward(self:Aligner,
 )->Tensor: # Scores, (B,T,classes)
     "How much each frame sounds like each phone"
     c = self.cfg
-    m = (columns(F.pad(wav, (0, -wav.shape[-1]%c.hop)), 600, c.hop//2).abs()@self.mel).clamp(min=1e-4).log()
+    m = (stft(F.pad(wav, (0, -wav.shape[-1]%c.hop)), 600, c.hop//2).abs()@self.mel).clamp(min=1e-4).log()
     m = (m-m.mean((1,2), keepdim=True))/m.std((1,2), keepdim=True).clamp(min=.1)
     return self.out(self.body(self.ear(m.reshape(len(m), -1, 2*m.shape[-1]))))
 

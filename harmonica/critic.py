@@ -11,7 +11,8 @@ __all__ = ['Discriminator', 'Discriminators', 'AdversarialLoss', 'decoder_only',
 import torch, torch.nn.functional as F
 from fastcore.basics import patch, store_attr
 from torch import nn, Tensor
-from .microcodec import MelLoss, MicroCodec, columns
+from .signal import stft
+from .microcodec import MelLoss, MicroCodec
 
 # %% ../nbs/07_critic.ipynb #874bfa40
 class Discriminator(nn.Module):
@@ -27,7 +28,7 @@ class Discriminator(nn.Module):
         self.out = nn.Conv2d(dim, 1, 3, 1, 1)
 
     def forward(self, wav): # (B,N) -> verdicts (B,1,K,bins/16), features of each layer
-        x, seen = columns(wav, self.n_fft, self.n_fft//4)[:,None].abs().clamp(min=1e-4).pow(.3), []       # as the encoder hears it
+        x, seen = stft(wav, self.n_fft, self.n_fft//4)[:,None].abs().clamp(min=1e-4).pow(.3), []       # as the encoder hears it
         for conv in self.convs: x = F.leaky_relu(conv(x), .1); seen.append(x)
         return self.out(x), seen
 

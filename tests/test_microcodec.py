@@ -3,7 +3,8 @@ import math
 import numpy as np, pytest, torch
 from harmonica import Clip, load_codec
 from harmonica.codec import packaged_voice
-from harmonica.microcodec import HIGH, LOW, AudioBatch, MicroCodec, MicroCodecConfig, find_pitch, glide, hold, phase, pulses
+from harmonica.microcodec import HIGH, LOW, AudioBatch, MicroCodec, MicroCodecConfig, find_pitch, hold
+from harmonica.signal import glide, phase, pulses
 
 @pytest.fixture(scope="module")
 def codec(): return load_codec("micro")
