@@ -349,7 +349,7 @@ def pieces(self:Voice,
 )->list: # Normalized sentences
     "What is spoken in one go"
     n = int(min(15., self.room()*.75)*CHARS_PER_SECOND)
-    return [s for s in sentences(normalize(text, self.lexicon), n, min_chars=12) if any(c.isalpha() for c in s)]
+    return [s for s in sentences(normalize(text, self.lexicon), n) if any(c.isalpha() for c in s)]
 
 def fade(
     clip:Clip, # One sentence, or a piece of one

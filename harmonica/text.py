@@ -837,13 +837,13 @@ def _pack(pieces, max_chars):
 def sentences(
     text:str, # Any length
     max_chars:int=200, # No piece is longer
-    min_chars:int=0, # Join shorter sentences with the next, and a last one of half of this with the one before
+    min_chars:int=0, # Join shorter sentences with the next
 )->list: # Pieces, in order
     "Split text where a reader would breathe"
     if max_chars < 1: raise ValueError(f"max_chars was {max_chars}; it must be 1 or more: try 200")
     out = []
     for s in _cut(text, _ends, _whole):
-        if out and (len(out[-1]) < min_chars or len(s) < min_chars/2) and len(out[-1]) + 1 + len(s) <= max_chars: out[-1] += " " + s
+        if out and len(out[-1]) < min_chars and len(out[-1]) + 1 + len(s) <= max_chars: out[-1] += " " + s
         else: out.append(s)
     for pattern in (r"(?<=[;:,–—])\s+", r"\s+"):
         out = [q for p in out for q in ([p] if len(p) <= max_chars else _pack(_cut(p, pattern), max_chars))]
