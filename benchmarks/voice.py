@@ -9,6 +9,7 @@
     voice.py tuning    ITEMS [--asr FOLDER]     what each correction that a voice learns from its prompt is worth
     voice.py means     ITEMS                    recordings (rows with wav, text, speaker) repainted by the NAR from their true book 0: likeliest codes, mean vectors book by book, all in one stroke
     voice.py ladder    ITEMS [--asr FOLDER]     recordings (rows as for means) with ever more of them replaced by what the models make: where are words, voice and quality lost?
+    voice.py copy      ITEMS [--asr FOLDER] [--codec mel]   recordings (rows as for means) through codecs and back: the micro codec; the mel codec's latents, before and after training, and its 8 books
     voice.py nearest   ITEMS                    a clip a speaker, recorded and made, against all prompts (67_likeness)
     voice.py first     ITEMS                    time to the first sound when streaming in chunks, to whole sentences, and to know a new voice (wants a machine that does nothing else)
     voice.py voices    CANDIDATES [--asr FOLDER] recordings (rows with audio or wav, and speaker) as voices to package: how well does each clone?
@@ -23,10 +24,11 @@ from pathlib import Path
 import torch
 from harmonica import Clip, Voice
 from harmonica.checkpoint import load_model, packaged_weights
-from harmonica.codec import packaged_voice, reference as best_part
+from harmonica.codec import load_codec, packaged_voice, reference as best_part
 from harmonica.eval import evaluate, read_rows
 from harmonica.infer import Sampling
 from harmonica.likeness import DVector, GE2E, flat
+from harmonica.melcodec import MelCodec
 from harmonica.microcodec import MelLoss
 from harmonica.text import normalize
 
@@ -136,6 +138,22 @@ def ladder(rows):
             rungs.setdefault(k, []).append(dict(row, id=str(len(rungs.get(k, [])))))
     return rungs
 
+def copies(rows, mel):
+    "Recordings through codecs and back: rows for `evaluate`, likeness to another recording of the speaker"
+    micro, mel, made = load_codec("micro"), load_codec(mel), {}
+    plain = MelCodec(mel.cfg).eval()
+    plain.load_state_dict({k: v for k,v in mel.state_dict().items() if k in ("mean", "basis", "spread")}, strict=False)
+    def vocoded(codec, z):
+        with torch.no_grad(): return Clip(codec.vocode(z[None])[0].clamp(-1, 1).numpy())
+    for other,r in pairs(rows):
+        clip = Clip.load(r["wav"]).tidy()
+        z = mel.analyse(clip)
+        for name,copy in {"the recording": clip, "micro, 8 books": micro.decode(micro.encode(clip)), "mel, untrained": vocoded(plain, z),
+                "mel": vocoded(mel, z), "mel, 8 books": mel.decode(mel.encode(clip))}.items():
+            mine = made.setdefault(name, [])
+            mine.append(dict(wav=copy, original=clip, text=r["text"], prompt=other["wav"], speaker=r.get("speaker"), id=str(len(mine))))
+    return made
+
 def nearest(rows):
     "Flat likeness to each speaker's prompt, of another recording of each and of the packaged voice as each"
     by, found = {}, {}
@@ -193,21 +211,21 @@ def candidates(rows, out, asr, scores):
 def main():
     p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     p.add_argument("kind", choices=("prompts", "ablations", "books", "draws", "guidance", "tuning", "means", "ladder",
-        "nearest", "first", "voices", "hard"))
+        "copy", "nearest", "first", "voices", "hard"))
     p.add_argument("items", nargs="?")
     p.add_argument("--asr", help="folder of a Whisper model, or its name"); p.add_argument("--limit", type=int, default=40); p.add_argument("--reference", default=str(packaged_voice()))
-    p.add_argument("--out", default="."); p.add_argument("--scores", default="ge2e,dvec")
+    p.add_argument("--codec", default="mel", help="for copy: mel, or the path of such a codec"); p.add_argument("--out", default="."); p.add_argument("--scores", default="ge2e,dvec")
     a = p.parse_args()
     if a.kind == "hard": items = [dict(id=f"hard-{i:02d}", text=t.strip(), prompt=a.reference) for i,t in enumerate(open(Path(__file__).parent/"hard.txt"))]
     elif not a.items: p.error("give ITEMS, a .jsonl file")
-    else: items = sentences(a.items, None if a.kind in ("means", "ladder", "voices") else a.limit)
+    else: items = sentences(a.items, None if a.kind in ("means", "ladder", "copy", "voices") else a.limit)
     found = {}
     if a.kind == "voices": return save(Path(a.out, "voices.json"), candidates(read_rows(a.items), Path(a.out), a.asr, a.scores))
-    if a.kind == "ladder":
-        for name,made in ladder(items).items():
+    if a.kind in ("ladder", "copy"):
+        for name,made in (ladder(items) if a.kind == "ladder" else copies(items, a.codec)).items():
             found[name] = dict(clips=len(made), **figures(rep := evaluate(made, None, asr=a.asr, scores=a.scores, progress=False)))
             print(f"\n== {name}\n{rep}", flush=True)
-        print(f"\n{table(found)}"); return save(Path(a.out, "ladder.json"), found)
+        print(f"\n{table(found)}"); return save(Path(a.out, f"{a.kind}.json"), found)
     if a.kind == "nearest": return save(Path(a.out, "nearest.json"), nearest(read_rows(a.items)))
     if a.kind == "means": return means(items)
     if a.kind == "first": Path(a.out, "first.json").write_text(json.dumps(first(items), indent=1)); return
