@@ -150,7 +150,17 @@ def layout(self:FlowNAR,
     sees[:,:P,P:] = False
     return pos, sees[:,None]
 
-# %% ../nbs/41_flow.ipynb #d1a6f4ce
+# %% ../nbs/41_flow.ipynb #80ef2a60
+@patch
+def velocity(self:FlowNAR,
+    h:Tensor, # What the body made of the target frames, (B,T,D)
+    x:Tensor, # Latents times `size`, on their way from noise, (B,T,latent_dim)
+    t:Tensor, # How far they are, 0..1, (B,)
+)->Tensor: # (B,T,latent_dim)
+    "Where each frame should move"
+    t, (mean, finer) = t[:,None,None], self.out(h).chunk(2, -1)
+    return ((2*t-1)*x + (1-t)*mean + t*finer)/(t**2+(1-t)**2)
+
 @patch
 def forward(self:FlowNAR,
     x:Tensor, # Latents times `size`, on their way from noise, (B,T,latent_dim)
@@ -159,15 +169,14 @@ def forward(self:FlowNAR,
     batch:FlowBatch,
     prompt_len:Tensor=None, # Real prompt frames, (B,) (default: the batch's)
 )->Tensor: # Velocity, (B,T,latent_dim)
-    "Where each frame should move"
+    "Look at the prompt and at all frames, once"
     T, P = x.shape[1], batch.prompt.shape[1]
     n = batch.prompt_len if prompt_len is None else prompt_len
     voice = self.speaker(batch.prompt, length_mask(n, P))
     pos, sees = self.layout(batch.n_frames, n, T, P)
     cond = torch.cat([(voice+c)[:,None].expand(-1, k, -1) for c,k in ((self.prompt_cond, P), (self.time(time_features(t)), T))], 1)
     h = self.body(torch.cat([self.prompt_proj(batch.prompt), self.in_proj(x)+frames], 1), sees, pos, cond=cond)
-    t, (mean, finer) = t[:,None,None], self.out(h[:,P:]).chunk(2, -1)
-    return ((2*t-1)*x + (1-t)*mean + t*finer)/(t**2+(1-t)**2)
+    return self.velocity(h[:,P:], x, t)
 
 # %% ../nbs/41_flow.ipynb #1fb8e10a
 @patch
@@ -196,7 +205,7 @@ def loss(self:FlowNAR,
     parts = dict(low=each[:8], high=each[8:n], pitch=each[n:n+2], voicing=each[n+2:])
     return each.mean(), {k: v.mean().detach() for k,v in parts.items()}
 
-# %% ../nbs/41_flow.ipynb #0c50570a
+# %% ../nbs/41_flow.ipynb #b2281356
 def flow_times(
     steps:int, # Euler steps
     sway:float=-.7, # Below 0: more of them at the beginning
@@ -204,6 +213,25 @@ def flow_times(
     "When to look"
     u = torch.linspace(0, 1, steps+1)
     return (u+sway*(torch.cos(torch.pi/2*u)-1+u)).tolist()
+
+# %% ../nbs/41_flow.ipynb #1161171e
+@patch
+def steerer(self:FlowNAR,
+    batch:FlowBatch, # Without `latents`
+    prompt_len:Tensor, # Real prompt frames, (B,)
+): # Function (x (B,T,latent_dim), t (B,)) -> velocity (B,T,latent_dim)
+    "As `forward`, with the prompt and what is known of each frame worked out once"
+    (B, T), P = batch.codes.shape, int(prompt_len.max())
+    prompt, frames = batch.prompt[:,:P], self.frames(batch, batch.codes)
+    voice = self.speaker(prompt, length_mask(prompt_len, P))
+    pos, sees = self.layout(batch.n_frames, prompt_len, T, P)
+    cache = self.body.cache(B, P+T)
+    if P: self.body(self.prompt_proj(prompt), sees[:,:,:P,:P], pos[:,:P], cache, voice+self.prompt_cond)
+    def velocity(x, t):
+        cache.len = P
+        h = self.body(self.in_proj(x)+frames, sees[:,:,P:], pos[:,P:], cache, voice+self.time(time_features(t)))
+        return self.velocity(h, x, t)
+    return velocity
 
 @patch
 @torch.no_grad()
@@ -215,13 +243,14 @@ def generate(self:FlowNAR,
     generator:torch.Generator=None, # A CPU generator
 )->Tensor: # Latents, (B,T,latent_dim)
     "From noise to latents"
-    frames, nobody = self.frames(batch, batch.codes), batch.prompt_len*0
-    x = torch.randn(*batch.codes.shape, self.cfg.latent_dim, generator=generator).to(frames.device)*temperature
+    x = torch.randn(*batch.codes.shape, self.cfg.latent_dim, generator=generator).to(self.size)*temperature
+    given = self.steerer(batch, batch.prompt_len)
+    nobody = None if guidance == 1 else self.steerer(batch, batch.prompt_len*0)
     times = flow_times(steps)
     for a,b in zip(times[:-1], times[1:]):
         t = torch.full((len(x),), a, device=x.device)
-        v = self(x, t, frames, batch)
-        if guidance != 1: v = v + (guidance-1)*(v-self(x, t, frames, batch, nobody))
+        v = given(x, t)
+        if nobody is not None: v = v + (guidance-1)*(v-nobody(x, t))
         x = x+(b-a)*v
     return x/self.size
 

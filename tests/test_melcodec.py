@@ -219,6 +219,16 @@ def test_padding_changes_nothing():
         alone = m(x[1:, :20], t[1:], m.frames(one, one.codes), one)
     assert (both[1, :20]-alone[0]).abs().max() < 1e-4
 
+def test_a_kept_prompt_changes_nothing():
+    torch.manual_seed(0)
+    m, b = FlowNAR(TINY).eval(), request((30, 20), (25, 9))
+    torch.nn.init.normal_(m.body.ada.weight, std=.3)
+    x, t = torch.randn(2, 30, 52), torch.tensor([.3, .6])
+    with torch.no_grad():
+        for n in (b.prompt_len, b.prompt_len*0):
+            off = m.steerer(b, n)(x, t)-m(x, t, m.frames(b, b.codes), b, n)
+            assert off[0].abs().max() < 1e-4 and off[1, :20].abs().max() < 1e-4
+
 def test_seed_decides_and_prompt_matters():
     torch.manual_seed(0)
     m, b = FlowNAR(TINY).eval(), request()
