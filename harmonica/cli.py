@@ -142,12 +142,14 @@ def preprocess(
     aligner:str="packaged",     # What finds out when each phone is said: packaged, the path of an aligner file, or none
     wordless:bool=False,        # Keep utterances without text too: only --stage nar uses them, to know more voices
     speed_perturb:str=None,     # Also make every training speaker anew, so many times as fast (pitch goes along): .88,1.13 makes three of each
+    flat:bool=False,            # Lay sound, pitch, book 0 of --codec and times flat instead: for --stage mel and flow
     nar:str=None,               # Lay the sound flat, and note what this NAR (packaged, or a path) makes of it: for --stage decoder
     device:str="auto",          # auto, cpu, cuda or mps
 ):
     "Encode a corpus into a cache of codes. Can be stopped and started again; what changed is made anew."
     from harmonica.card import make_report
-    from harmonica.preprocess import Speech, aligner_of, check_corpus, corpora_of, encode_corpus, lay_flat, place_for, tell
+    from harmonica.preprocess import (Speech, aligner_of, check_corpus, corpora_of, encode_corpus, lay_flat, lay_speech,
+        place_for, tell)
     from harmonica.train import pick_device
     if report and out and not sources and not dataset and (Path(out)/"card.json").exists():
         print(make_report(out, None if codec == "micro" else codec))
@@ -156,10 +158,15 @@ def preprocess(
     speech = Speech(corpora, valid, test, columns, split, speed_perturb, wordless)
     if not 0 <= min_seconds < max_seconds: raise ValueError(f"--min-seconds {min_seconds:g} --max-seconds {max_seconds:g}: give 0 or more, and the smaller first")
     if check: check_corpus(speech, (min_seconds, max_seconds), wordless); return
-    flat, part, dev = codec == "none" or nar, _share(shard), pick_device(device)
-    out = _writable(place_for(sources, corpora, root, out, "sound" if flat else "codes"))
+    sound, part, dev = codec == "none" or nar, _share(shard), pick_device(device)
+    if flat and sound: raise ValueError("--flat with --nar or --codec none: give one of them")
+    out = _writable(place_for(sources, corpora, root, out, "flat" if flat else "sound" if sound else "codes"))
     when = aligner_of(aligner, dev)
-    if flat: print(f"{lay_flat(speech, codec, nar, out, when, dev)} holds the sound, laid flat{' and painted' if nar else ''}"); return
+    if flat:
+        made = lay_speech(speech, codec, out, when, dev, (min_seconds, max_seconds))
+        print(f"{out}: {made['made']} utterances laid flat, {made['rejected']} rejected")
+        return
+    if sound: print(f"{lay_flat(speech, codec, nar, out, when, dev)} holds the sound, laid flat{' and painted' if nar else ''}"); return
     more = dict(min_seconds=min_seconds, max_seconds=max_seconds, aligner=when, wordless=wordless)
     tell(out, encode_corpus(speech, codec, out, part, num_proc, dev, more), speech)
     if report: print(make_report(out, codec))
@@ -169,7 +176,7 @@ def preprocess(
 def train(
     *overrides:str,       # Settings that beat the config's, as section.key=value: training.lr=1e-4 model.ar.n_layers=6 data.cache_dir=data/codes
     config:str=None,      # A packaged config (baseline, vctk_stream, libritts, micro, smoke, config) or the path of a .yaml file (default: baseline; with --resume: the run's own)
-    stage:str="ar",       # What to train: aligner, codec, decoder, ar or nar
+    stage:str="ar",       # What to train: aligner, codec, decoder, mel, ar, nar or flow
     out:str=None,         # Folder of the run (default: runs/CONFIG-STAGE)
     resume:bool=False,    # Go on from the last checkpoint in the folder
     init:str=None,        # Start from the weights of this model file
@@ -178,7 +185,7 @@ def train(
     tensorboard:bool=False, # Also write to TensorBoard, in the run's folder (pip install tensorboard)
     speak:str=None,       # Stage ar: say this at every look at the valid split, with the packaged NAR and codec, into spoken/ in the run's folder
 ):
-    "Train the aligner, the codec, its decoder, the AR or the NAR. Can be stopped (Ctrl-C) and resumed."
+    "Train the aligner, a codec or its decoder, the AR, the NAR or the flow. Can be stopped (Ctrl-C) and resumed."
     from harmonica.train import pick_device
     from harmonica.config import STAGES, load_config
     from harmonica.recipes import train as cook

@@ -20,6 +20,8 @@ from fastcore.basics import patch
 
 from .ar import ARConfig
 from .files import read_text, write_text
+from .flow import FlowNARConfig
+from .melcodec import MelCodecConfig
 from .microcodec import MicroCodecConfig
 from .nar import NARConfig
 from .schema import Count, NotNegative, Part, Positive, Share, Span, Flag, Whole, build, parse_yaml, unknown_key
@@ -45,7 +47,10 @@ class DataConfig:
     codec:str|None = "encodec_24khz"       # The codec that made the codes: a name, or a path to a codec file; none takes what the cache names
     audio_dir:str|None = None              # For stage codec: a folder of sound laid flat, made by harmonica-preprocess --codec none
     audio_valid_dir:str|None = None        # ... and one to measure on
-    crop_seconds:Positive = 1.28           # For stage codec: length of a piece of sound (s)
+    speech_dir:str|list[str]|None = None   # For stages mel and flow: folder(s) of speech laid flat, made by harmonica-preprocess --flat
+    speech_valid_dir:str|list[str]|None = None # ... and some to measure on
+    crop_seconds:Positive = 1.28           # For stages codec and mel: length of a piece of sound (s)
+    target_seconds:Span = (2., 8.)         # For stage flow: length of what it paints, drawn between these (s)
     tokenizer:str = "phonemes"             # phonemes | letters
     min_seconds:NotNegative = .5           # Leave out utterances shorter than this (s)
     max_seconds:Positive = 20.             # ... and longer than this (s)
@@ -71,8 +76,10 @@ class InferenceConfig:
 class ModelConfig:
     "The three networks"
     codec:MicroCodecConfig = field(default_factory=MicroCodecConfig)
+    mel:MelCodecConfig = field(default_factory=MelCodecConfig)
     ar:ARConfig = field(default_factory=ARConfig)
     nar:NARConfig = field(default_factory=NARConfig)
+    flow:FlowNARConfig = field(default_factory=FlowNARConfig)
 
 @dataclass
 class Config:
@@ -85,7 +92,7 @@ class Config:
     name:str = "config"                       # Where it came from
 
 # %% ../nbs/53_config.ipynb #f5310014
-STAGES = ("aligner", "codec", "decoder", "ar", "nar")
+STAGES = ("aligner", "codec", "decoder", "mel", "ar", "nar", "flow")
 
 @patch
 def for_stage(self:Config,

@@ -83,6 +83,23 @@ def feature_matching(
 
 # %% ../nbs/07_critic.ipynb #1831d1c9
 @patch
+def against(self:AdversarialLoss,
+    trainer, # Knows how many updates were made
+    made:Tensor, wav:Tensor, # Decoded and recorded, (B,N)
+    rate:int=24000, # Samples a second
+)->tuple: # Loss and its parts
+    "What it costs that the critics tell a piece of what was decoded from what was recorded"
+    n = int(self.span*rate)
+    a = int(torch.randint(max(1, wav.shape[1]-n+1), ()))
+    made, wav = made[:,a:a+n], wav[:,a:a+n]
+    real = self.critics(wav)
+    self.critics.requires_grad_(False); fake = self.critics(made); self.critics.requires_grad_(True)
+    self.heard = made.detach(), [v for v,_ in real]
+    fooled, features = sum(F.relu(1-v).mean() for v,_ in fake)/len(fake), feature_matching(fake, real)
+    share = min(1., trainer.step/max(1, self.warmup))
+    return share*(fooled + self.feature_weight*features), dict(adversarial=fooled.detach(), feature_matching=features.detach())
+
+@patch
 def generator_loss(self:AdversarialLoss,
     trainer, # Its model is a `MicroCodec`
     batch, # An `AudioBatch`
@@ -95,14 +112,8 @@ def generator_loss(self:AdversarialLoss,
     mel = self.mel.to(wav.device)(made, wav)
     loss, parts = self.mel_weight*(mel+aside) + self.pitch_weight*pitch, dict(parts, mel=mel.detach(), pitch=pitch.detach(), pitch_error=off)
     if not m.training: return loss, parts
-    n = int(self.span*m.sample_rate); a = int(torch.randint(max(1, wav.shape[1]-n+1), ()))
-    made, wav = made[:,a:a+n], wav[:,a:a+n]
-    real = self.critics(wav)
-    self.critics.requires_grad_(False); fake = self.critics(made); self.critics.requires_grad_(True)
-    self.heard = made.detach(), [v for v,_ in real]
-    fooled, features = sum(F.relu(1-v).mean() for v,_ in fake)/len(fake), feature_matching(fake, real)
-    share = min(1., trainer.step/max(1, self.warmup))
-    return loss + share*(fooled + self.feature_weight*features), dict(parts, adversarial=fooled.detach(), feature_matching=features.detach())
+    game, more = self.against(trainer, made, wav, m.sample_rate)
+    return loss + game, dict(parts, **more)
 
 @patch
 def discriminator_loss(self:AdversarialLoss,

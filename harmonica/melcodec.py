@@ -6,15 +6,16 @@ Docs: https://harmonica-tts.github.io/harmonica/melcodec.html.md"""
 
 # %% auto #0
 __all__ = ['PITCH_MIDDLE', 'PITCH_SPREAD', 'BUZZ_TOP', 'BUZZ_EDGE', 'HISS_SIZE', 'MelCodecConfig', 'MelCodec', 'SpeechBatch',
-           'SpectralLoss']
+           'SpectralLoss', 'VocoderLoss']
 
-# %% ../nbs/08_melcodec.ipynb #eea01a25
+# %% ../nbs/08_melcodec.ipynb #fe3623df
 import math
 from dataclasses import dataclass
 import numpy as np, torch, torch.nn.functional as F
 from fastcore.basics import patch
 from torch import nn, Tensor
 from .codec import Clip, Codec, RVQ
+from .critic import AdversarialLoss
 from .microcodec import ConvBlock
 from .signal import (band_interpolation, fill_unvoiced, find_pitch, glide, log_mel, mel_filters, overlap_add,
     phase, pulses, stft)
@@ -296,6 +297,24 @@ def loss(self:MelCodec,
     "What `Trainer` lowers: the distance between a recording and its copy"
     d = SpectralLoss(self.sample_rate)(self.retell(batch), batch.wav, batch.band)
     return d, dict(spectral=d.detach())
+
+# %% ../nbs/08_melcodec.ipynb #4294cff5
+class VocoderLoss(AdversarialLoss):
+    "Spectral distance and critics, to be given to a `Trainer` as an `AdversarialLoss` is"
+    def __init__(self,
+        spectral_weight:float=20., # Weight of the spectral distance
+        **kw, # As for `AdversarialLoss`
+    ):
+        super().__init__(**kw)
+        self.spectral_weight = spectral_weight
+
+    def generator_loss(self, trainer, batch): # -> loss and its parts
+        m = trainer.model
+        made = m.retell(batch)
+        d = SpectralLoss(m.sample_rate)(made, batch.wav, batch.band)
+        if not m.training: return d, dict(spectral=d.detach())
+        game, parts = self.against(trainer, made, batch.wav, m.sample_rate)
+        return self.spectral_weight*d + game, dict(parts, spectral=d.detach())
 
 # %% ../nbs/08_melcodec.ipynb #0c028f15
 @patch(as_prop=True)

@@ -8,8 +8,8 @@ Docs: https://harmonica-tts.github.io/harmonica/recipes.html.md"""
 __all__ = ['TEMPORARY', 'RECIPES', 'train_aligner', 'train_codec', 'train_decoder', 'train_ar', 'train_nar', 'utterances',
            'ensure_codes', 'Supply', 'supply', 'Export', 'open_run', 'start_from', 'ar_loss', 'NARLoss', 'Recipe',
            'recipe', 'sized', 'from_codes', 'ar_recipe', 'stroke_entries', 'nar_recipe', 'crops', 'from_sound',
-           'aligner_recipe', 'codec_recipe', 'adversarial', 'decoder_recipe', 'Painter', 'train', 'load_trained',
-           'take_weights']
+           'aligner_recipe', 'codec_recipe', 'adversarial', 'decoder_recipe', 'speech', 'mel_recipe', 'fit',
+           'flow_recipe', 'Painter', 'train', 'load_trained', 'take_weights']
 
 # %% ../nbs/55_recipes.ipynb #5630b5ba
 import itertools, os
@@ -21,11 +21,14 @@ from torch import Tensor, nn
 from .codec import load_codec
 from .align import Aligner
 from .critic import AdversarialLoss, decoder_only
+from .flow import FlowLoader, FlowNAR
+from .melcodec import MelCodec, VocoderLoss
 from .microcodec import AudioCrops, MicroCodec, phone_classes
 from .text import Tokenizer
 from .data import BucketSampler, CodesDataset, make_loader, prepare
 from .corpora import corpus, hf
 from .scale import OWNER, RollingCache, sweep, temporary
+from .speech import SpeechCrops, SpeechStore
 from .batch import Batch
 from .blocks import CodeEmbedding
 from .ar import AR, ARConfig
@@ -294,13 +297,14 @@ def codec_recipe(cfg, device, start=None)->Recipe:
 # %% ../nbs/55_recipes.ipynb #bd5c2d59
 def adversarial(
     critics=True, # Or a checkpoint whose critics go on: young ones ask for the wrong things at first
+    game=AdversarialLoss, # What is played for
 )->dict: # For a `Trainer`
     "A game against critics"
-    play = AdversarialLoss()
+    play = game()
     if isinstance(critics, str):
         others = load_checkpoint(critics).get("others", {})
         if "critic" not in others:
-            raise ValueError(f"training.critics={critics} holds no critics: give a checkpoint of stage decoder, or of stage codec with training.critics=true")
+            raise ValueError(f"training.critics={critics} holds no critics: give a checkpoint of stage decoder, or of stage codec or mel with training.critics=true")
         play.critics.load_state_dict(others["critic"]); play.warmup = 0
     return dict(loss=play.generator_loss, others=dict(critic=(play.critics, play.discriminator_loss)))
 
@@ -314,6 +318,45 @@ def decoder_recipe(cfg, device, start=None)->Recipe:
     cfg.model.codec = model.cfg
     torch.manual_seed(cfg.training.seed)
     return from_sound(sound, valid, decoder_only(model), **adversarial(cfg.training.critics))
+
+# %% ../nbs/55_recipes.ipynb #6ef01831
+def speech(folders, key:str, min_frames:int=1)->SpeechStore:
+    "Speech laid flat, as a config names it"
+    if not folders: raise ValueError(f"{key} is not set: give a folder made by harmonica-preprocess --flat, as in {key}=...")
+    return SpeechStore(folders if isinstance(folders, list) else [folders], min_frames)
+
+@recipe
+def mel_recipe(cfg, device, start=None)->Recipe:
+    "The vocoder of a MelCodec, from speech laid flat; its axes and books are fitted first"
+    d, t = cfg.data, cfg.training
+    store = speech(d.speech_dir, "data.speech_dir")
+    batches = SpeechCrops(store, t.batch_size, d.crop_seconds, t.seed)
+    calm = t.valid_every and d.speech_valid_dir and SpeechCrops(speech(d.speech_valid_dir, "data.speech_valid_dir"), t.batch_size, d.crop_seconds, 1, vary=0.)
+    torch.manual_seed(t.seed)
+    model = MelCodec(cfg.model.mel)
+    if not start: fit(model, list(itertools.islice(iter(SpeechCrops(store, 32, d.crop_seconds, t.seed+1)), 50)))
+    game = adversarial(t.critics, VocoderLoss) if t.critics else {}
+    return Recipe(model, batches, calm and list(itertools.islice(iter(calm), 4)), repr(store), how=game)
+
+def fit(model:MelCodec, batches):
+    "Axes and books, before anything is learned"
+    model.fit_latent([b.wav for b in batches])
+    model.fit_books(torch.cat([model.latents(b.wav, b.pitch).flatten(0, 1) for b in batches]))
+
+# %% ../nbs/55_recipes.ipynb #f3079e0e
+@recipe
+def flow_recipe(cfg, device, start=None)->Recipe:
+    "A FlowNAR, from speech laid flat with book 0 and times"
+    d, t = cfg.data, cfg.training
+    codec = load_codec(d.codec)
+    if codec.name != "mel": raise ValueError(f"data.codec={d.codec}: a flow paints the latents of a mel codec; give the file that stage mel made")
+    tokenizer, store = Tokenizer(d.tokenizer), speech(d.speech_dir, "data.speech_dir", 60)
+    how = dict(target_seconds=d.target_seconds, prompt_seconds=d.prompt_seconds)
+    calm = t.valid_every and d.speech_valid_dir and FlowLoader(speech(d.speech_valid_dir, "data.speech_valid_dir", 60), codec, t.batch_frames or 1600, 1, warp=0., equalise=0., **how)
+    cfg.model.flow = replace(cfg.model.flow, vocab_size=tokenizer.vocab_size, latent_dim=codec.cfg.latent_dim)
+    torch.manual_seed(t.seed)
+    info = dict(codec=codec.name, codec_hash=codec.hash, tokenizer=tokenizer.to_dict(), prompt_seconds=list(d.prompt_seconds), speakers=int(store.who.max())+1)
+    return Recipe(FlowNAR(cfg.model.flow).set_size(codec), FlowLoader(store, codec, t.batch_frames or 1600, t.seed, **how), calm and [calm[i] for i in range(6)], repr(store), info)
 
 # %% ../nbs/55_recipes.ipynb #a7181c46
 class Painter:
@@ -341,7 +384,7 @@ class Painter:
 
 # %% ../nbs/55_recipes.ipynb #3ee3a102
 def train(
-    stage:str,          # aligner | codec | decoder | ar | nar
+    stage:str,          # aligner | codec | decoder | mel | ar | nar | flow
     cfg:Config,         # From `load_config`
     folder:str,         # Of the run
     device=None,        # cpu, cuda, mps; default: the best there is

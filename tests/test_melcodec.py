@@ -294,3 +294,65 @@ def test_files(tmp_path, codec, bits):
     path = save_model(tmp_path/"mel.safetensors", codec, bits=16)
     same = load_model(path, kind="mel")
     assert same.cfg == codec.cfg and load_codec(path).name == "mel"
+
+
+# ---------------------------------------------------------------- from recordings to weights, as the commands do it
+
+@pytest.fixture(scope="module")
+def flat(tmp_path_factory, reader):
+    "A manifest of four recordings of two speakers, laid flat by the command"
+    from harmonica import cli
+    root = tmp_path_factory.mktemp("flat")
+    rows = []
+    for i, who in enumerate("aabb"):
+        part = reader.cut(i*1.6, 1.6)
+        if who == "b": part = Clip(Clip(part.samples, 20000).to(24000).samples, 24000)
+        part.save(root/f"{i}.wav")
+        rows.append(dict(audio=f"{i}.wav", text="", speaker=who, split="train"))
+    (root/"speech.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    cli.preprocess.__wrapped__(str(root/"speech.jsonl"), wordless=True, flat=True, out=str(root/"laid"), device="cpu")
+    return root
+
+def config(flat, *more):
+    from harmonica.config import load_config
+    small = ["model.mel.dim=32", "model.mel.n_layers=1", "model.mel.n_bins=16", "model.flow.d_model=32", "model.flow.n_heads=2", "model.flow.n_layers=1",
+        "model.flow.d_ff=32", "model.flow.cond_dim=16", "model.flow.speaker_dim=16", "training.batch_size=2", "training.batch_frames=200", "training.max_steps=3",
+        "training.grad_accum_steps=1", "training.valid_every=2", "training.warmup_steps=1", "data.crop_seconds=.5", "data.prompt_seconds=[.4, .8]", "data.target_seconds=[.5, 1]"]
+    where = [f"data.speech_dir={flat/'laid'}", f"data.speech_valid_dir={flat/'laid'}"]
+    return load_config("config", [*small, *where, *more])
+
+def test_preprocess_lays_flat(flat):
+    store = SpeechStore([flat/"laid"])
+    assert len(store.rows) == 4 and len(set(store.who)) == 2
+    assert (store.window(store.rows[0], 0, 20)[2] > 0).any()      # book 0 of the packaged codec
+
+class StopAt2:
+    def after_step(self, t): t.stop = t.step == 2
+
+@pytest.mark.parametrize("critics", ["false", "true"])
+def test_train_mel_stops_and_goes_on(flat, tmp_path, critics):
+    from harmonica.recipes import train
+    whole = train("mel", config(flat, f"training.critics={critics}"), tmp_path/"whole", "cpu", progress=False)
+    with pytest.raises(KeyboardInterrupt):
+        train("mel", config(flat, f"training.critics={critics}"), tmp_path/"run", "cpu", callbacks=[StopAt2()], progress=False)
+    again = train("mel", config(flat, f"training.critics={critics}"), tmp_path/"run", "cpu", resume=True, progress=False)
+    assert again.step == 3
+    for (k, a), b in zip(whole.model.state_dict().items(), again.model.state_dict().values()): assert torch.equal(a, b), k
+    codec = load_codec(tmp_path/"run"/"mel.safetensors")
+    assert codec.name == "mel" and codec.spread.std() > 0
+
+def test_train_flow(flat, tmp_path):
+    from harmonica.checkpoint import load_model
+    from harmonica.recipes import train
+    train("mel", config(flat), tmp_path/"mel", "cpu", progress=False)
+    cfg = config(flat, f"data.codec={tmp_path/'mel'/'mel.safetensors'}")
+    t = train("flow", cfg, tmp_path/"flow", "cpu", progress=False)
+    m = load_model(tmp_path/"flow"/"flow.safetensors", kind="flow")
+    assert t.step == 3 and m.info["codec"] == "mel" and (m.size != 1).any()
+    with pytest.raises(ValueError, match="give the file that stage mel made"):
+        train("flow", config(flat, "data.codec=micro"), tmp_path/"no", "cpu", progress=False)
+
+def test_speech_dir_is_asked_for(tmp_path):
+    from harmonica.config import load_config
+    from harmonica.recipes import train
+    with pytest.raises(ValueError, match="data.speech_dir is not set"): train("mel", load_config("config"), tmp_path, "cpu", progress=False)
