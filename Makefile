@@ -17,7 +17,7 @@ export HARMONICA_TEXT := $(value TEXT)
 export HARMONICA_REFERENCE := $(value REFERENCE)
 unexport TEXT REFERENCE
 
-.PHONY: help say test smoke-test format lint readme docs download-ljspeech download-vctk preprocess-ljspeech clean
+.PHONY: help say test smoke-test format lint audit readme docs download-ljspeech download-vctk preprocess-ljspeech clean
 .DELETE_ON_ERROR:
 
 help: ## List the targets
@@ -37,15 +37,21 @@ smoke-test: $(VENV)/installed ## Import every module, ask every command for help
 	@for c in download preprocess train synthesize evaluate serve; do $(BIN)/harmonica-$$c --help > /dev/null || exit 1; done
 	@$(BIN)/python -c "import harmonica; print('harmonica', harmonica.__version__, 'imports and answers')"
 
-format: $(VENV)/installed-dev ## Export and clean the notebooks, build README.md, tidy the tests
+format: $(VENV)/installed-dev ## Export and clean the notebooks, build README.md and the type stubs, tidy the tests
 	$(BIN)/nbdev-export
 	$(BIN)/nbdev-clean
 	$(BIN)/python tests/readme.py
+	$(BIN)/python tests/stub.py
 	$(BIN)/ruff check --fix tests
 
 lint: $(VENV)/installed-dev ## Look for mistakes without running anything
 	$(BIN)/ruff check harmonica tests setup.py
 	$(BIN)/ruff check --select Q000 nbs/[0-9]*.ipynb
+
+audit: $(VENV)/installed-dev ## Known holes in what constraints.txt pins (needs the network), and every package's licence
+	$(BIN)/python -m pip --disable-pip-version-check -q install pip-audit
+	$(BIN)/pip-audit --no-deps --disable-pip -r constraints.txt
+	$(BIN)/python benchmarks/trust.py licences --out $${TMPDIR:-/tmp}
 
 readme: $(VENV)/installed-dev ## Build README.md from nbs/index.ipynb
 	$(BIN)/python tests/readme.py

@@ -27,6 +27,7 @@ class Clip:
         samples, # Array or tensor (N,), or (C,N) to be mixed to mono; 16 and 32-bit integers are scaled to -1..1
         rate:int=24000, # Samples a second
         comment:str="", # A remark that travels with the sound into files
+        words:list=(), # (word, start, end) in seconds, where it is known when each is said
     ):
         x = samples.detach().cpu() if isinstance(samples, Tensor) else samples
         if isinstance(x, Tensor) and x.dtype in (torch.bfloat16, torch.float16): x = x.float()   # numpy knows no bfloat16
@@ -41,7 +42,7 @@ class Clip:
         if isinstance(rate, bool) or int(rate) != rate or rate <= 0: raise ValueError(f"rate {rate!r}: give a positive whole number of samples a second, such as 24000")
         with np.errstate(over="ignore"): x = np.ascontiguousarray(x, dtype=np.float32)
         if not np.isfinite(x).all(): raise ValueError(f"{int((~np.isfinite(x)).sum())} of {x.size} samples are NaN or infinite: clean the sound first (np.nan_to_num makes them 0)")
-        self.samples, self.rate, self.comment = x, int(rate), comment
+        self.samples, self.rate, self.comment, self.words = x, int(rate), comment, list(words)
 
     @property
     def seconds(self)->float:
@@ -293,7 +294,7 @@ def to(self:Clip,
     if rate == self.rate: return self
     from scipy.signal import resample_poly   # here: scipy.signal takes most of a second to import
     g = math.gcd(int(rate), self.rate)
-    return Clip(resample_poly(self.samples, int(rate)//g, self.rate//g), rate, self.comment)
+    return Clip(resample_poly(self.samples, int(rate)//g, self.rate//g), rate, self.comment, self.words)
 
 # %% ../nbs/00_codec.ipynb #dc581fc4
 @patch(cls_method=True)
@@ -306,7 +307,9 @@ def join(cls:Clip,
     if not clips: raise ValueError("no clips to join: give at least one")
     rate = clips[0].rate; parts = [c.to(rate).samples for c in clips]; hole = np.zeros(round(gap*rate), np.float32)
     comment = next((c.comment for c in clips if c.comment), "")
-    return cls(np.concatenate([p for c in parts for p in (hole, c)][1:]), rate, comment)
+    starts = np.cumsum([0, *(len(p)+len(hole) for p in parts)])/rate
+    words = [(w, round(a+float(s), 3), round(b+float(s), 3)) for c,s in zip(clips, starts) for w,a,b in c.words]
+    return cls(np.concatenate([p for c in parts for p in (hole, c)][1:]), rate, comment, words)
 
 @patch
 def __add__(self:Clip, other):

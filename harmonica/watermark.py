@@ -31,6 +31,7 @@ def weights_file(
 
 class Watermark:
     "Puts a mark into speech, and finds it again"
+    rate = _RATE   # Hz, the only one that can be marked
     def __init__(self,
         path=None, # Perth's weights (default: those of the installed package)
     ):
@@ -91,7 +92,7 @@ def stream(self:Watermark,
         k = min(_EDGE, n//2); ramp = torch.linspace(0, 1, k+1)[:-1]
         added = added[-n:].clone(); added[:k] *= ramp; added[n-k:] *= ramp.flip(0)
         past = x[-_PAST:]
-        yield Clip((torch.from_numpy(clip.samples)+added).numpy(), clip.rate, NOTE)
+        yield Clip((torch.from_numpy(clip.samples)+added).numpy(), clip.rate, NOTE, clip.words)
 
 @patch
 def mark(self:Watermark,

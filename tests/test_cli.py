@@ -140,7 +140,10 @@ def test_synthesize_mistakes(capsys, tmp_path, home):
     refused(capsys, "--text|--input", "synthesize", "--text", "Hi.", "--input", tmp_path/"a.txt", *out)
     refused(capsys, "a.txt", "synthesize", "--input", tmp_path/"a.txt", *out)
     refused(capsys, ".txt or .md", "synthesize", "--input", tmp_path/"a.pdf", *out)
-    refused(capsys, "--split|--output", "synthesize", "--text", "Hi.", "--split", "--output", "-")
+    refused(capsys, "--split|--output", "synthesize", "--text", "Hi.", "--split", "paragraph", "--output", "-")
+    refused(capsys, "--split|chapter", "synthesize", "--text", "Hi.", "--split", "page", *out)
+    refused(capsys, ".srt", "synthesize", "--text", "Hi.", "--subtitles", tmp_path/"a.txt", *out)
+    refused(capsys, "--split", "synthesize", "--text", "Hi.", "--subtitles", tmp_path/"a.srt", "--split", "paragraph", *out)
     (tmp_path/"latin.txt").write_bytes("caf\xe9".encode("latin-1")); refused(capsys, "latin.txt|UTF-8", "synthesize", "--input", tmp_path/"latin.txt", *out)
     before = sorted(tmp_path.rglob("*"))
     refused(capsys, "harmonica-synthesize", "synthesize", *say[:2], "--output", tmp_path/"new/folder/o.wav", *models(home), "--reference", tmp_path/"none.wav")
@@ -162,9 +165,27 @@ def test_pipes(home, tmp_path):
 
 def test_text_from_files(capsys, tmp_path, home):
     (tmp_path/"story.md").write_text("# One\n\nIt was *late*.\n\n```\nx = 1\n```\n\nShe [slept](http://x.y).\n")
-    code, out, err = ask(capsys, "synthesize", "--input", tmp_path/"story.md", "--output", tmp_path/"s/part.flac", "--split", *models(home))
+    code, out, err = ask(capsys, "synthesize", "--input", tmp_path/"story.md", "--output", tmp_path/"s/part.flac", "--split", "paragraph", *models(home))
     assert code == 0 and sorted(p.name for p in (tmp_path/"s").iterdir()) == ["part-001.flac", "part-002.flac", "part-003.flac"], err
     assert cli.paragraphs("---\na: b\n---\n# T\n* one\n* **two**\n\n![x](y.png)\n\n> said `so`\n\n***\n", markdown=True) == ["T", "one. two.", "said so"]
+
+def test_chapters_and_subtitles(capsys, tmp_path, home):
+    (tmp_path/"book.md").write_text("# One\n\nIt was late.\n\nVery late.\n\n# Two\n\nShe slept.\n")
+    code, out, err = ask(capsys, "synthesize", "--input", tmp_path/"book.md", "--output", tmp_path/"b/c.wav", "--split", "chapter", *models(home))
+    assert code == 0 and sorted(p.name for p in (tmp_path/"b").iterdir()) == ["c-001.wav", "c-002.wav"], err
+    assert len(cli.chapters("Preface here.\nChapter 1\nIt was.\n\nCHAPTER II\nIt went.")) == 3
+    for name in ("w.json", "w.srt"):
+        code, out, err = ask(capsys, "synthesize", "--text", "It was late, and nobody came.", "--subtitles", tmp_path/name, "--output", tmp_path/"o.wav", *models(home)); assert code == 0, err
+    words = json.loads((tmp_path/"w.json").read_text()); assert [w["word"] for w in words] == "It was late, and nobody came.".split()
+    assert words[0]["start"] <= words[-1]["end"]
+    assert (tmp_path/"w.srt").read_text().startswith("1\n00:00:0") and "-->" in (tmp_path/"w.srt").read_text()
+    assert cli.srt([("One", 3599.9994, 3600.5)]) == "1\n00:59:59,999 --> 01:00:00,500\nOne\n\n"
+
+def test_no_watermark(capsys, tmp_path, home):
+    from harmonica.watermark import weights_file
+    if weights_file() is None: pytest.skip("resemble-perth is not installed")
+    for name,how in (("a", []), ("b", ["--no-watermark"]), ("c", [])): assert ask(capsys, "synthesize", "--text", "Hi there.", "--output", tmp_path/f"{name}.wav", *how, *models(home))[0] == 0
+    a, b, c = ((tmp_path/f"{n}.wav").read_bytes() for n in "abc"); assert a == c != b
 
 def test_packaged_voices_by_name(capsys, tmp_path, home):
     code, out, err = ask(capsys, "synthesize", "--list-voices")

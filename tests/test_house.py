@@ -20,7 +20,7 @@ def code(nb): return "\n".join(re.sub(r"^(\s*)[!%].*", r"\1pass", s, flags=re.M)
 ORDER = {module(nb): order(nb) for nb in NBS if module(nb)}
 
 def test_all_here():
-    for f in """README.md LICENSE CHANGELOG.md CONTRIBUTING.md Makefile constraints.txt settings.ini setup.py pyproject.toml _quarto.yml .ci/run .gitattributes .gitignore
+    for f in """README.md LICENSE CHANGELOG.md CONTRIBUTING.md SECURITY.md Dockerfile Makefile constraints.txt settings.ini setup.py pyproject.toml _quarto.yml .ci/run .gitattributes .gitignore
                 .github/workflows/test.yaml .github/workflows/docs.yaml nbs/sidebar.yml nbs/nbdev.yml nbs/styles.css""".split(): assert (ROOT/f).is_file(), f
     assert (ROOT/"nbs/_quarto.yml").resolve() == ROOT/"_quarto.yml" and not (ROOT/"_quarto.yml").is_symlink()
     assert (ROOT/".ci/run").stat().st_mode & 0o111
@@ -175,6 +175,7 @@ def test_workflows():
     test, docs = (yaml.safe_load((ROOT/f".github/workflows/{n}.yaml").read_text()) for n in ("test", "docs"))
     assert {i["os"] for i in test["jobs"]["test"]["strategy"]["matrix"]["include"]} == {"ubuntu-latest", "macos-latest"}
     assert any(s.get("run") == ".ci/run" for s in test["jobs"]["test"]["steps"])
+    assert any("make audit" in s.get("run", "") for s in test["jobs"]["audit"]["steps"])
     assert any("quarto" in s.get("uses", "") for s in docs["jobs"]["docs"]["steps"])
 
 # -- the Makefile

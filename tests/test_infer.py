@@ -145,7 +145,7 @@ def test_an_endless_ar_is_cut(me):
 
 def test_save_and_load(voice, reader, me, tmp_path):
     known = voice.like(reader.cut(0, 2), text="Compelled him to")
-    p = known.save(tmp_path/"new"/"me.voice")
+    p = known.save(tmp_path/"new"/"me.voice", consent="The packaged reader, for tests.")
     assert p.stat().st_size < 10_000
     for again in (voice.like(p), voice.like(str(p))):
         assert again.prompt.text == known.prompt.text and again.notes == known.notes and torch.equal(again.prompt.codes, known.prompt.codes)

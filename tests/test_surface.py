@@ -2,6 +2,7 @@
 import inspect, json, os, re, subprocess, sys, textwrap
 from pathlib import Path
 import pytest
+sys.path.insert(0, str(Path(__file__).parent))
 import harmonica
 from harmonica import Voice
 from harmonica.infer import Sampling
@@ -24,6 +25,29 @@ def test_public_signatures():
     assert args(Sampling) == "seed temperature top_k top_p ras_window speed best_of max_seconds chunk"
     assert args(harmonica.load_codec) == "name device kw"
     assert {"load", "save", "to", "tidy", "seconds", "join", "row"} <= set(dir(harmonica.Clip))
+
+def test_stubs_are_what_the_classes_are():
+    from stub import stubs
+    for name,text in stubs().items(): assert (ROOT/"harmonica"/name).read_text(encoding="utf-8") == text, f"harmonica/{name} is stale: python tests/stub.py"
+
+def test_a_type_checker_knows_the_public_surface(tmp_path):
+    pytest.importorskip("mypy")
+    good = """
+        from harmonica import Voice, Clip, load_codec
+        from harmonica.codec import packaged_voice
+        voice: Voice = Voice.load("me.voice")
+        clip: Clip = voice.like(packaged_voice("ruth"), text="hello").say("Good morning.", seed=3, speed=1.2)
+        seconds: float = clip.seconds
+        for part in voice.stream("Hello."): part.save("a.wav")
+        lengths = [c.seconds for c in voice.say_batch(["a", "b"])]
+        codes = load_codec("micro").encode(clip)
+    """
+    bad = ["voice.say(7)", "voice.say('Hi.', seeed=1)", "n: int = clip.save('a.wav')", "voice.sing('Hi.')", "clip.cut('a')"]
+    (tmp_path/"user.py").write_text(textwrap.dedent(good)+"\n".join(bad)+"\n")
+    r = run("import sys; from mypy import api; out, err, code = api.run(['--strict', '--no-incremental', 'user.py']); print(out, err)", cwd=tmp_path, PYTHONPATH=str(ROOT))
+    first = 1+len(textwrap.dedent(good).splitlines())
+    wrong = {int(m) for m in re.findall(r"^user.py:(\d+): error", r.stdout, re.M)}
+    assert wrong == set(range(first, first+len(bad))), r.stdout
 
 def test_version_is_that_of_settings():
     assert harmonica.__version__ == re.search(r"^version *= *(.+)$", (ROOT/"settings.ini").read_text(), re.M)[1].strip()
