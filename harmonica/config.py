@@ -132,6 +132,7 @@ def _read(path, seen=()):
     if not isinstance(d, dict):
         raise ValueError(f"config {path} holds {type(d).__name__}: give a mapping of sections {', '.join(f.name for f in fields(Config))}")
     base = d.pop("base", None)
+    if not isinstance(base, str|None): raise ValueError(f"config {path}: its base is {base!r}, give the name of a config or of a .yaml file")
     return _merge(_read(_find(base, path.parent), (*seen, path)), d) if base else d
 
 # %% ../nbs/53_config.ipynb #f5310020

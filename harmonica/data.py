@@ -27,7 +27,7 @@ from torch import Tensor
 from .batch import Batch, pad
 from .codec import Clip
 from .files import cannot_write, locked, parse_json, read_text, reading, storable, sweep_litter, writable, write_safely, write_text
-from .schema import Count, Positive, Size, Whole, build
+from .schema import Count, Depth, Positive, Size, Whole, build
 from .text import normalize
 
 # %% ../nbs/20_data.ipynb #18c781fd
@@ -69,7 +69,7 @@ class Card:
     codec_hash:str
     frame_rate:Positive
     sample_rate:Count
-    n_q:Count
+    n_q:Depth
     codebook_size:Size
     version:Whole=1
 
@@ -87,8 +87,8 @@ def read_card(
     if not f.exists(): raise ValueError(f"no codes in {str(path)!r} (card.json is missing): make them with harmonica-preprocess --out {path}")
     with reading(f, "the card of a cache", "put it back from a copy, or remove the folder and make the codes again"):
         card = parse_json(read_text(f))
-        build(Card, {k: card[k] for k in Card.__dataclass_fields__ if k in card})
-    return card
+        known = build(Card, {k: card[k] for k in Card.__dataclass_fields__ if k in card})
+    return card | vars(known)
 
 def check_card(
     card:dict, # From `read_card`

@@ -1,0 +1,172 @@
+"""Broken files: does any reader answer with something else than a result or one plain ValueError?
+
+    python benchmarks/fuzz.py                       500 byte flips and 500 structure flips of each kind of file
+    python benchmarks/fuzz.py --count 5000          5,000 of each
+    python benchmarks/fuzz.py --only cache model    some kinds
+
+Kinds: manifest, config, checkpoint, model, voice, cache, archive. Prints, for each, how many were read, refused, and escaped."""
+import argparse, collections, copy, io, json, random, sys, tarfile, tempfile, time, warnings, zipfile
+from pathlib import Path
+import numpy as np
+import torch
+import yaml
+from safetensors import safe_open
+from safetensors.torch import save
+from harmonica.ar import AR, ARConfig
+from harmonica.checkpoint import load_checkpoint, load_model, packaged_weights, save_checkpoint, save_model
+from harmonica.codec import packaged_voice
+from harmonica.config import load_config
+from harmonica.corpora import manifest
+from harmonica.data import CodesDataset, write_shard
+from harmonica.download import unpack
+from harmonica.recipes import load_trained
+
+ODD = [None, True, -1, 0, 10**30, 1.5, float("nan"), "", "x", "\ud800", [], [1, "a"], {}, {"a": 1}]
+
+
+def flip_bytes(data, rng):
+    "Some bytes changed, a piece cut out, doubled or put in"
+    b, n = bytearray(data), max(1, len(data))
+    for _ in range(rng.randint(1, 8)):
+        at = rng.randrange(n)
+        how = rng.randrange(5)
+        if how < 2 and b: b[at % len(b)] = rng.randrange(256)
+        elif how == 2: del b[at:at+rng.randint(1, 64)]
+        elif how == 3: b[at:at] = b[at:at+rng.randint(1, 64)]
+        else: b[at:at] = bytes(rng.randrange(256) for _ in range(rng.randint(1, 8)))
+        if rng.random() < .1: del b[rng.randrange(len(b)+1):]
+    return bytes(b)
+
+
+def flip_tree(tree, rng):
+    "A copy with one node replaced, dropped or doubled"
+    tree = copy.deepcopy(tree)
+    for _ in range(rng.randint(1, 2)):
+        node = tree
+        while True:
+            keys = list(node) if isinstance(node, dict) else list(range(len(node)))
+            if not keys: break
+            k = rng.choice(keys)
+            if isinstance(node[k], (dict, list)) and rng.random() < .8: node = node[k]; continue
+            how = rng.randrange(4)
+            if how == 0: del node[k]
+            elif how == 1 and isinstance(node[k], torch.Tensor): node[k] = rng.choice([node[k].reshape(-1)[:1], node[k].bool(), node[k][None], torch.tensor(0)])
+            elif how == 2 and isinstance(node, dict): node[str(k)+"x"] = node.pop(k)
+            else: node[k] = copy.deepcopy(rng.choice(ODD))
+            break
+    return tree
+
+
+class Kind:
+    "Files of one kind: where, how to break them, how to read them"
+    def __init__(self, path, read, tree=None, dump=None): self.path, self.read, self.tree, self.dump = path, read, tree, dump
+
+
+def text_dump(make): return lambda t: make(t).encode(errors="surrogatepass")
+
+
+def kinds(d):
+    "One sound file of each kind below `d`"
+    out, rows = {}, [dict(audio=f"{i}.wav", text=f'say "{i}", then', speaker="s", split="train", seconds=1.5) for i in range(4)]
+    (d/"m.jsonl").write_text("".join(json.dumps(r)+"\n" for r in rows))
+    (d/"m.csv").write_text("audio,text\n"+"".join(f'{i}.wav,"say ""{i}"", then"\n' for i in range(4)))
+    (d/"m.tsv").write_text("audio\ttext\n"+"".join(f"{i}.wav\tsay {i}\n" for i in range(4)))
+    out["manifest"] = [Kind(d/"m.jsonl", lambda p: list(manifest(p)), rows, text_dump(lambda t: "".join(json.dumps(r)+"\n" for r in t))),
+                       *(Kind(d/f"m.{k}", lambda p: list(manifest(p))) for k in ("csv", "tsv"))]
+    conf = dict(base="micro", training=dict(lr=1e-4, max_steps=10), model=dict(ar=dict(d_model=64, n_heads=2)), data=dict(prompt_seconds=[1, 3]), stages=dict(ar=dict(lr=.1)))
+    (d/"c.yaml").write_text(yaml.safe_dump(conf))
+    out["config"] = [Kind(d/"c.yaml", load_config, conf, text_dump(lambda t: yaml.safe_dump(t, allow_unicode=True)))]
+    small = dict(vocab_size=40, n_q=2, n_bins=16, d_model=16, n_heads=2, n_layers=1, d_ff=16, code_dim=4, speaker_dim=8, duration_hidden_dim=8)
+    model = AR(ARConfig(**small))
+    save_model(d/"ar.safetensors", model, codec="x", codec_hash="y")
+    opt = torch.optim.AdamW(model.parameters())
+    for p in model.parameters(): p.grad = torch.zeros_like(p)
+    opt.step()
+    save_checkpoint(d/"r.pt", model, opt=opt, step=3)
+    ck = torch.load(d/"r.pt", weights_only=True)
+    def pt(t):
+        f = io.BytesIO()
+        torch.save(t, f)
+        return f.getvalue()
+    def resume(p):
+        m = AR(ARConfig(**small))
+        load_checkpoint(p, m, opt=torch.optim.AdamW(m.parameters()))
+        return load_trained(p, "ar")
+    plain = json.loads(json.dumps({k: v for k,v in ck.items() if k in ("step", "kind", "config", "version")}))
+    out["checkpoint"] = [Kind(d/"r.pt", resume, {**ck, **plain}, pt)]
+    with safe_open(d/"ar.safetensors", "pt") as f: meta, tensors = f.metadata(), {k: f.get_tensor(k).clone() for k in f.keys()}
+    tree = dict(kind=meta["kind"], config=json.loads(meta["config"]), info=json.loads(meta["info"]), tensors=tensors)
+    def st(t):
+        m = {k: v if isinstance(v, str) else json.dumps(v, default=str) for k,v in t.items() if k != "tensors"}
+        ts = t.get("tensors") if isinstance(t.get("tensors"), dict) else {}
+        return save({str(k): v.contiguous() for k,v in ts.items() if isinstance(v, torch.Tensor)}, {k: v.encode(errors="replace").decode() for k,v in m.items()})
+    out["model"] = [Kind(d/"ar.safetensors", load_model, tree, st)]
+    (d/"cache").mkdir()
+    card = dict(version=1, codec="toy", codec_hash="0"*12, frame_rate=50, sample_rate=24000, n_q=2, codebook_size=16)
+    (d/"cache/card.json").write_text(json.dumps(card))
+    write_shard([dict(id=f"u{i}", text=f"text {i}", speaker="s", source="x", split="train", seconds=1., n_frames=50+i, codes=np.zeros(100+2*i, np.int16)) for i in range(6)], d/"cache/000-of-001-00000.arrow")
+    def cache(p):
+        ds = CodesDataset(d/"cache", None)
+        return [ds[i] for i in range(len(ds))]
+    out["cache"] = [Kind(d/"cache/card.json", cache, card, text_dump(json.dumps)), Kind(d/"cache/000-of-001-00000.arrow", cache)]
+    with zipfile.ZipFile(d/"a.zip", "w") as z: z.writestr("x/a.txt", "hello"*50)
+    with tarfile.open(d/"a.tar.gz", "w:gz") as t: t.add(d/"m.csv", "x/m.csv")
+    out["archive"] = [Kind(d/n, lambda p: unpack(p, d/"unpacked")) for n in ("a.zip", "a.tar.gz")]
+    out["voice"] = [Kind(made_voice(d), read_voice)]
+    return out
+
+
+def made_voice(d):
+    "A saved voice of the packaged models"
+    from harmonica import Voice
+    global speaker
+    speaker = Voice.load()
+    speaker.like(str(packaged_voice())).save(d/"me.voice")
+    return d/"me.voice"
+
+
+def read_voice(p):
+    from harmonica import Voice
+    return Voice.load(p, codec=speaker.codec, ar=speaker.ar, nar=speaker.nar)
+
+
+def run(count, only=(), seed=0, say=print):
+    "kind -> Counter of read, refused and escaped"
+    total = {}
+    with tempfile.TemporaryDirectory() as tmp, warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        found = kinds(Path(tmp)) if not only or "voice" in only else {k: v for k,v in without_voice(Path(tmp)).items()}
+        for name,files in found.items():
+            if only and name not in only: continue
+            n, began, rng = collections.Counter(), time.time(), random.Random(f"{seed} {name}")
+            for f in files:
+                good = f.path.read_bytes()
+                for i in range(count*(1+bool(f.tree))//len(files)):
+                    f.path.unlink() # what was read may still be mapped
+                    f.path.write_bytes(flip_bytes(good, rng) if not f.tree or i%2 else f.dump(flip_tree(f.tree, rng)))
+                    try: f.read(f.path); n["read"] += 1
+                    except ValueError as e: n["refused" if "\n" not in str(e) else "escaped: a ValueError of several lines"] += 1
+                    except Exception as e: n[f"escaped: {type(e).__name__}: {str(e)[:60]}"] += 1
+                f.path.write_bytes(good)
+            total[name] = n
+            say(f"{name:12} {n['read']} read, {n['refused']} refused, {sum(v for k,v in n.items() if k.startswith('escaped'))} escaped")
+            for k,v in n.most_common():
+                if k.startswith("escaped"): say(f"    {v} {k}")
+    return total
+
+
+def without_voice(d):
+    global made_voice
+    keep, made_voice = made_voice, lambda d: d/"none"
+    try: return kinds(d)
+    finally: made_voice = keep
+
+
+if __name__ == "__main__":
+    p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    p.add_argument("--count", type=int, default=500, help="byte flips of each kind, and as many structure flips where there is a structure")
+    p.add_argument("--only", nargs="*", default=(), help="kinds of file")
+    p.add_argument("--seed", type=int, default=0)
+    a = p.parse_args()
+    all = run(a.count, a.only, a.seed)
+    sys.exit(any(k.startswith("escaped") for n in all.values() for k in n))

@@ -1,0 +1,12 @@
+"Broken files of every kind end in a result or in one plain line; `benchmarks/fuzz.py --count 5000` does the same at length"
+import sys
+from pathlib import Path
+import pytest
+sys.path.insert(0, str(Path(__file__).parents[1]/"benchmarks"))
+import fuzz
+
+
+@pytest.mark.parametrize("kind", ["manifest", "config", "checkpoint", "model", "cache", "archive"])
+def test_nothing_escapes(kind):
+    n = fuzz.run(60, [kind], seed=1, say=lambda s: None)[kind]
+    assert n["refused"] > 20 and not [k for k in n if k.startswith("escaped")], n
