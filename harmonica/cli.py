@@ -469,6 +469,8 @@ def evaluate(
     items = testset or wavs
     for f in items.split(","):
         if not Path(f.strip()).is_file(): raise ValueError(f"{f!r} is not there: give a .jsonl file with a row a clip")
+        if not f.strip().lower().endswith((".jsonl", ".json")): raise ValueError(f"{f!r} is no test set: give a .jsonl file with a row a clip")
+    if limit is not None and limit < 1: raise ValueError(f"--limit {limit}: give 1 or more, or leave it out")
     out = _writable(output, "--output")
     if against is not None and folder is None: raise ValueError("--against is given without --folder: give the folder for the page and the sounds")
     other = None if against is None else Report.load(against)

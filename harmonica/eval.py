@@ -204,6 +204,8 @@ def read_rows(
         if split is not None and r.get("split") != split: continue
         for new,old in (("wav","audio"), ("prompt","reference"), ("prompt_text","reference_text")):
             if r.get(new) is None and r.get(old) is not None: r[new] = r.pop(old)
+        for k in ("text", "prompt_text"):
+            if not isinstance(r.get(k), str|None): raise ValueError(f"row {i+1}: {k} is {str(r[k])[:40]!r}, give a string")
         for k in _paths:
             if isinstance(r.get(k), (str, Path)): r[k] = str((base/r[k]).resolve())
         r["id"] = str(r.get("id") or (Path(r["wav"]).stem if isinstance(r.get("wav"), str) else i)); name, k = r["id"], 1
