@@ -1,0 +1,87 @@
+"Writing on a full disk, beside a killed process, into a folder that is in use; what is refused changes nothing"
+import socket, subprocess, sys
+import pytest
+import torch
+from torch import nn
+from harmonica import cli
+from harmonica.files import locked, sweep_litter, temporary_name, write_text
+
+FULL = """
+import resource, signal, sys
+import torch
+from pathlib import Path
+from harmonica.ar import AR, ARConfig
+from harmonica.checkpoint import save_checkpoint, save_model
+from harmonica.data import write_shard
+m, d = AR(ARConfig(vocab_size=40, n_q=2, n_bins=16, d_model=64, n_heads=2, n_layers=1, d_ff=64, code_dim=4, speaker_dim=8, duration_hidden_dim=8)), Path(sys.argv[1])
+save_model(d/"m.safetensors", m, steps=1)
+signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+resource.setrlimit(resource.RLIMIT_FSIZE, (4000, 4000))
+rows = [dict(id=f"u{i}", text="t"*99, speaker="s", source="x", split="train", seconds=1., n_frames=50, codes=[0]*100) for i in range(200)]
+for f in (lambda: save_model(d/"m.safetensors", m, steps=2), lambda: save_checkpoint(d/"c.pt", m), lambda: write_shard(rows, d/"s.arrow")):
+    try: f(); print("written")
+    except ValueError as e: print(str(e).replace(str(d), "D"))
+"""
+
+
+def test_what_does_not_fit_is_told_with_its_path_and_leaves_nothing(tmp_path):
+    "A limit on the size of files stands for the full disk: the same calls fail in the same places"
+    r = subprocess.run([sys.executable, "-c", FULL, str(tmp_path)], capture_output=True, text=True)
+    assert r.returncode == 0, r.stderr
+    lines = r.stdout.splitlines()
+    assert [l.split()[0] for l in lines] == ["D/m.safetensors", "D/c.pt", "D/s.arrow"] and all("can't be written" in l for l in lines)
+    assert [p.name for p in tmp_path.iterdir()] == ["m.safetensors"] # and it is the whole old one
+    from harmonica.checkpoint import load_model
+    assert load_model(tmp_path/"m.safetensors").info == dict(steps=1)
+
+
+def test_a_full_disk_has_a_name_of_its_own(tmp_path):
+    import errno
+    from harmonica.files import write_safely
+    def full(p): raise OSError(errno.ENOSPC, "No space left on device")
+    with pytest.raises(ValueError, match="disk full at .*x.txt: make room"): write_safely(tmp_path/"x.txt", full)
+
+
+def test_litter_of_the_dead_is_swept(tmp_path):
+    dead = subprocess.Popen([sys.executable, "-c", ""])
+    dead.wait()
+    here = socket.gethostname()
+    for name in (f".a.{dead.pid}@{here}.tmp", f".a.{dead.pid}@elsewhere.tmp", temporary_name(tmp_path/"b").name): (tmp_path/name).touch()
+    sweep_litter(tmp_path)
+    assert {p.name for p in tmp_path.iterdir()} == {f".a.{dead.pid}@elsewhere.tmp", temporary_name(tmp_path/"b").name}
+
+
+def test_a_lock_goes_with_its_process(tmp_path):
+    body = "import sys, time; from harmonica.files import locked\nwith locked(sys.argv[1]): print('held', flush=True); time.sleep(60)"
+    p = subprocess.Popen([sys.executable, "-c", body, str(tmp_path)], stdout=subprocess.PIPE, text=True)
+    p.stdout.readline()
+    with pytest.raises(ValueError, match="in use by another process"):
+        with locked(tmp_path): pass
+    p.kill()
+    p.wait()
+    with locked(tmp_path, wait=5): write_text(tmp_path/"x", "mine")
+
+
+def test_a_refused_resume_leaves_the_settings_as_they_are(tmp_path, capsys):
+    from harmonica.config import load_config, save_config
+    from harmonica.recipes import open_run
+    from harmonica.train import TrainConfig, Trainer
+    class Line(nn.Module):
+        def __init__(self, n): super().__init__(); self.a = nn.Parameter(torch.zeros(n))
+        def loss(self, b): return ((self.a-1)**2).mean(), {}
+    class Nothing:
+        def to(self, device): return self
+    class Deals:
+        def __iter__(self):
+            while True: yield Nothing()
+        def state_dict(self): return {}
+        def load_state_dict(self, s): pass
+    cfg = TrainConfig(max_steps=2, grad_accum_steps=1)
+    Trainer(Line(2), Deals(), cfg, open_run(load_config("smoke"), tmp_path/"r", False), "cpu").fit(progress=False)
+    old = (tmp_path/"r/config.yaml").read_text()
+    other = open_run(load_config("smoke", ["training.lr=0.5"]), tmp_path/"r", True)
+    with pytest.raises(ValueError, match="another model or size"): Trainer(Line(3), Deals(), cfg, other, "cpu").fit(resume=True, progress=False)
+    assert (tmp_path/"r/config.yaml").read_text() == old
+    for f in (tmp_path/"r").glob("last*.pt"): f.unlink()
+    (tmp_path/"r/ar.safetensors").touch()
+    with pytest.raises(ValueError, match="holds a run already"): open_run(load_config("smoke"), tmp_path/"r", False)
