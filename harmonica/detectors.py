@@ -272,11 +272,13 @@ def words(
     need("jiwer", "counting word errors")
     import jiwer
     if text.isupper(): heard = heard.upper()          # a text all in capitals is read as one
-    a, b = " ".join(spoken(text).split()), " ".join(spoken(heard).split())
+    join = lambda m: m[0] if set(m[0]) <= set("aio ") else m[0].replace(" ", "")     # F B I is one word, "I, a" are two
+    said = lambda x: re.sub(r"\b(?:[a-z] )+[a-z]\b", join, " ".join(spoken(x).split()))
+    a, b = said(text), said(heard)
     if not a: return dict(words=0, word_edits=len(b.split()), chars=0, char_edits=len(b), wer=None, cer=None)
     edits = lambda o: o.substitutions + o.deletions + o.insertions
     if any(c.isdigit() for c in text) and any(c.isdigit() for c in heard): # was it 555-0199 or 5,550,199? The sound is the same, so is the row of figures
-        a, b = min((a, b), tuple(" ".join(spoken(_figure_by_figure(x)).split()) for x in (text, heard)), key=lambda p: edits(jiwer.process_words(*p)))
+        a, b = min((a, b), tuple(said(_figure_by_figure(x)) for x in (text, heard)), key=lambda p: edits(jiwer.process_words(*p)))
     w, c = jiwer.process_words(a, b), jiwer.process_characters(a, b)
     return dict(words=len(a.split()), word_edits=edits(w), chars=len(a), char_edits=edits(c), wer=w.wer, cer=c.cer)
 

@@ -585,6 +585,7 @@ _file_like = re.compile(rf"(?:[A-Za-z]:)?[\w./\\~-]*[\w-]*\.(?:{'|'.join(_L['fil
 def _label(s):
     "A piece of an address: a word, or letters"
     if s.lower() in _small and s.lower() not in ("mph", "btw", "mp"): return _small[s.lower()]
+    if s.lower() in _L["sites"] or len(s) > 5 and len(re.findall("[aeiouy]+", s, re.I)) > 1: return s
     if len(s) == 1 or s.upper() in _words or s.lower() in ("com", "org", "gov", "net", "biz", "info", "dev", "app", "co"): return s
     return s if _sayable.fullmatch(s) and (len(s) > 3 or len(s) == 3 and s[1].lower() in "aeiouy" and s[0].lower() not in "aeiou") else " ".join(s.upper())
 
