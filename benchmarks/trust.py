@@ -2,7 +2,7 @@
 """What stands behind SECURITY.md, measured. Each kind prints a table and writes KIND.json into the folder --out.
 
     trust.py watermark  SPEECH [--real REAL]   made speech, marked here: found after compression, noise and cutting? Real clips taken for made ones,
-                                               and what the mark costs in quality and likeness (SPEECH rows with prompt; wants harmonica[eval])
+                                               and what the mark costs in quality and likeness (SPEECH rows with prompt; wants harmonica-tts[eval])
     trust.py soak       [--n 2000]             sentences through one Voice: memory and pace from the first to the last
     trust.py threads    [--n 8]                threads that share one fresh Voice, a fork after use, and spawn: the same sound as alone
     trust.py kills      [--n 50]               SIGKILL at random moments of synthesis: nothing half-written has a final name

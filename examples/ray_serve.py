@@ -1,6 +1,6 @@
 """More listeners than one machine can serve: the same app behind Ray Serve.
 
-    pip install "harmonica[serve]" "ray[serve]"
+    pip install "harmonica-tts[serve]" "ray[serve]"
     serve run examples.ray_serve:app                    # http://127.0.0.1:8000/v1/audio/speech
 
 Each replica has its own models and one thread that speaks. Nothing but voices that users add is remembered between

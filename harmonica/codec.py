@@ -153,7 +153,7 @@ def _converted(src, name, nothing):
     except ImportError: av = None
     if av is not None: return _by_pyav(av, src, no)
     tool = shutil.which("ffmpeg")
-    if tool is None: raise ValueError(f"{name} is {kind} file, which soundfile does not read: pip install \"harmonica[av]\", or install ffmpeg, or convert it elsewhere to WAV, FLAC, OGG or MP3")
+    if tool is None: raise ValueError(f"{name} is {kind} file, which soundfile does not read: pip install \"harmonica-tts[av]\", or install ffmpeg, or convert it elsewhere to WAV, FLAC, OGG or MP3")
     with tempfile.TemporaryDirectory() as d:
         with open(Path(d)/"in", "wb") as f: shutil.copyfileobj(src, f)
         subprocess.run([tool, "-nostdin", "-v", "error", "-i", f"{d}/in", "-vn", "-map", "0:a:0", "-c:a", "pcm_s16le", f"{d}/out.wav"], capture_output=True)

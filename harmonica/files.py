@@ -168,7 +168,7 @@ def reading(
 def need(
     module:str, # As it is imported
     what:str, # What it is for, to begin the message
-    package:str='"harmonica[eval]"', # What `pip` installs it by
+    package:str='"harmonica-tts[eval]"', # What `pip` installs it by
 ):
     "Refuse in one line when an optional package is missing"
     if importlib.util.find_spec(module) is not None: return

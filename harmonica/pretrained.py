@@ -29,7 +29,7 @@ def _extra(module, extra):
     "Import a module of an extra, or say how to install it"
     import importlib   # see import_torchaudio
     try: import_torchaudio(); return importlib.import_module(module)
-    except ImportError as e: raise ValueError(f"the {extra} codec needs packages that are not installed ({e.name or e}): pip install \"harmonica[{extra}]\"") from None
+    except ImportError as e: raise ValueError(f"the {extra} codec needs packages that are not installed ({e.name or e}): pip install \"harmonica-tts[{extra}]\"") from None
     except OSError as e: raise ValueError(f"torchaudio does not load beside torch {torch.__version__} ({str(e).splitlines()[0]}): install the torchaudio made for this torch") from None
 
 def _weights(path, extra):

@@ -247,7 +247,7 @@ def _packages():
     try:
         import prometheus_client, python_multipart, starlette, uvicorn
         return prometheus_client
-    except ImportError as e: raise ImportError(f"the server needs {e.name}: pip install \"harmonica[serve]\"") from None
+    except ImportError as e: raise ImportError(f"the server needs {e.name}: pip install \"harmonica-tts[serve]\"") from None
 
 def _own(request, token):
     "Refuse whoever has no token, and pages of other sites"

@@ -36,7 +36,7 @@ class Watermark:
         path=None, # Perth's weights (default: those of the installed package)
     ):
         path = path or weights_file()
-        if path is None: raise ImportError("the mark needs its weights: pip install \"harmonica[watermark]\"")
+        if path is None: raise ImportError("the mark needs its weights: pip install \"harmonica-tts[watermark]\"")
         try: state = torch.load(path, map_location="cpu", weights_only=True)["model"]
         except Exception as e: raise ValueError(f"'{path}' can't be read as Perth's weights ({type(e).__name__}): pip install --force-reinstall resemble-perth") from None
         net = lambda name: [(state[f"{name}.{i}.conv.weight"], state[f"{name}.{i}.conv.bias"]) for i in range(7)]

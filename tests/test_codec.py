@@ -416,7 +416,7 @@ HEADS = {"MP4": b"\0\0\0\x20ftypM4A \0\0\0\0", "WebM": b"\x1aE\xdf\xa3\x9fB\x86\
 def test_without_a_reader_the_error_tells_how(kind, monkeypatch, tmp_path):
     monkeypatch.setitem(sys.modules, "av", None); monkeypatch.setenv("PATH", str(tmp_path))
     with pytest.raises(ValueError) as e: Clip.load(HEADS[kind]+bytes(500))
-    one_line(e, kind, "harmonica[av]", "ffmpeg")
+    one_line(e, kind, "harmonica-tts[av]", "ffmpeg")
 
 @pytest.mark.parametrize("kind", sorted(HEADS.keys()-{"AMR"}))                  # of AMR, any bytes are a sound
 def test_a_broken_recording(kind):

@@ -144,7 +144,7 @@ def test_settings_agree():
 
 def test_installed_as_settings_say():
     from importlib.metadata import distribution
-    d = distribution("harmonica")
+    d = distribution("harmonica-tts")
     url = json.loads(d.read_text("direct_url.json") or "{}").get("url", ROOT.as_uri())
     if url != ROOT.as_uri(): pytest.skip("what is installed here is another tree")
     norm = lambda r: canon(re.split(r"[<>=!~ ;\[]", r)[0])

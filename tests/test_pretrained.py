@@ -17,7 +17,7 @@ def one_line(e, *words):
 def test_absent_extra(monkeypatch, name, extra):
     for m in ("torchaudio", "encodec", "dac"): monkeypatch.setitem(sys.modules, m, None)
     with pytest.raises(ValueError) as e: load_codec(name)
-    one_line(e, f'pip install "harmonica[{extra}]"')
+    one_line(e, f'pip install "harmonica-tts[{extra}]"')
 
 @pytest.fixture
 def no_network(monkeypatch):
@@ -60,7 +60,7 @@ def test_import_torchaudio_without_its_compiled_part(monkeypatch, tmp_path):
 @pytest.fixture(scope="module")
 def encodec_file(tmp_path_factory):
     "EnCodec with random weights, where the extra is installed"
-    if importlib.util.find_spec("encodec") is None: pytest.skip("needs harmonica[encodec]")
+    if importlib.util.find_spec("encodec") is None: pytest.skip("needs harmonica-tts[encodec]")
     import_torchaudio(); from encodec import EncodecModel
     torch.manual_seed(0); m = EncodecModel.encodec_model_24khz(pretrained=False)
     for l in m.quantizer.vq.layers: l._codebook.embed.normal_()
@@ -78,7 +78,7 @@ def test_encodec(encodec_file, voice):
 
 @pytest.mark.filterwarnings("ignore")
 def test_dac(tmp_path, voice):
-    if importlib.util.find_spec("dac") is None: pytest.skip("needs harmonica[dac]")
+    if importlib.util.find_spec("dac") is None: pytest.skip("needs harmonica-tts[dac]")
     import_torchaudio(); import dac
     d = dac.DAC(encoder_dim=8, encoder_rates=[2,4,5,8], decoder_dim=32, decoder_rates=[8,5,4,2], n_codebooks=32, sample_rate=24000); d.metadata = {}
     d.save(tmp_path/"dac.pth", package=False)

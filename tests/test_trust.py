@@ -98,7 +98,7 @@ def test_no_shell_and_no_eval_in_the_package():
 def test_dependencies_are_permissive():
     "What the package itself requires, all the way down"
     from packaging.requirements import Requirement
-    todo, seen = ["harmonica"], {}
+    todo, seen = ["harmonica-tts"], {}
     while todo:
         name = todo.pop()
         try: d = distribution(name)
