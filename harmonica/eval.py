@@ -433,6 +433,7 @@ def _one(row, J, gibberish=False):
         if row.get("error"): raise ValueError(row["error"])
         clip = Clip.load(row["wav"]); it["wav"] = row["wav"] if isinstance(row["wav"], str) else None
         it.update(_score(row, clip, J, gibberish))
+        it.update({k: None for k,v in it.items() if isinstance(v, float) and not math.isfinite(v)})   # a judge that can't say loses its figure, not the report
     except ValueError as e:
         it["error"] = str(e)
         if row.get("text"): it["lost"] = True

@@ -405,3 +405,14 @@ def test_distillmos_agrees(reader):
     with torch.inference_mode(): assert abs(ours(reader.cut(0, 3)) - float(ConvTransformerSQAModel().eval()(x))) < 1e-4
     rep = codec_report(Half(), [reader.cut(0, 3)], scores="distillmos", progress=False); it = rep.items[0]
     assert it["distillmos_lost"] == pytest.approx(ours(reader.cut(0, 3)) - it["distillmos"], abs=.05) and "DistillMOS lost" in repr(rep)
+
+def test_one_nan_does_not_lose_a_report(tmp_path, monkeypatch):
+    "A judge that answers NaN for one clip: its figure is left out there, the rest is kept and saved"
+    answers = iter([2.5, float("nan"), 3.5])
+    monkeypatch.setitem(ev.SCORES, "dnsmos", ("json", lambda: lambda clip: dict(ovrl=next(answers), sig=1., bak=1.), ""))
+    clips = [Clip(np.random.default_rng(i).standard_normal(24000).astype(np.float32)*.1) for i in range(3)]
+    rep = evaluate([dict(wav=c, id=str(i)) for i, c in enumerate(clips)], None, scores=["dnsmos"], progress=False)
+    assert rep.overall["dnsmos_ovrl"]["value"] == 3 and rep.overall["dnsmos_ovrl"]["n"] == 2
+    assert rep.items[1]["dnsmos_ovrl"] is None
+    rep.save_json(tmp_path/"r.json")
+    assert Report.load(tmp_path/"r.json").overall == rep.overall
