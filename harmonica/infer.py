@@ -21,7 +21,8 @@ from .text import Tokenizer, load_lexicon, normalize, sentences
 from .batch import Batch
 from .ar import AR
 from .nar import NAR
-from .checkpoint import load_model, packaged_weights, write_safely
+from .checkpoint import kind_of, load_model, packaged_weights, save_model, write_safely
+from .files import write_text
 from .train import pick_device
 from .watermark import NOTE, watermark
 
@@ -527,3 +528,63 @@ def save(self:Voice,
     prompt = self.ready().prompt
     if consent: prompt = replace(prompt, consent=consent.strip(), agreed=time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()))
     return prompt.save(path, self.codec)
+
+# %% ../nbs/60_infer.ipynb #9ce56079
+_PARTS = ("codec", "ar", "nar")
+
+@patch
+def save_pretrained(self:Voice,
+    folder, # Made if it is not there
+)->Path: # The same folder
+    "Write models, voice, config.json and a card into a folder"
+    folder = Path(folder)
+    for part in _PARTS:
+        model = getattr(self, part)
+        if part == "codec" and kind_of(getattr(model, "model", model)) != "codec":
+            raise ValueError(f"codec {model.name} belongs to others: only voices over a codec of our own can be written into a folder")
+        model = getattr(model, "model", model) if part == "codec" else model
+        half = all(torch.equal(v, v.half().to(v.dtype)) for v in model.state_dict().values() if v.is_floating_point())
+        info = {} if part == "codec" else dict(tokenizer=self.tokenizer.to_dict(), codec=self.codec.name, codec_hash=self.codec.hash)
+        save_model(folder/f"{part}.safetensors", model, bits=16 if half else 32, **info)   # not a bit is lost: it will say the same
+    spoken = self.prompt is not None
+    if spoken: self.prompt.save(folder/"prompt.voice", self.codec)
+    config = dict(library="harmonica", model_type="harmonica", parts=list(_PARTS), prompt="prompt.voice" if spoken else None, sample_rate=self.codec.sample_rate)
+    write_text(folder/"config.json", json.dumps(config, indent=1)+"\n")
+    card = f"---\nlibrary_name: harmonica\npipeline_tag: text-to-speech\ntags: [text-to-speech, voice-cloning]\n---\n\n# A voice of Harmonica\n\n" \
+        f"`Voice.from_pretrained(\"...\").say(\"Good morning.\")`\n\nConsent of the voice's owner: {self.prompt.consent or 'not recorded' if spoken else 'no voice within'}.\n"
+    write_text(folder/"README.md", card)
+    return folder
+
+@patch(cls_method=True)
+def from_pretrained(cls:Voice,
+    name, # A folder written by `save_pretrained`, or the name of a repository on the Hub, owner/name
+    device=None, # As in `load`
+    **hub, # Of `huggingface_hub.snapshot_download`: revision, token, cache_dir, local_files_only ...
+)->Voice:
+    "Models and voice from a folder or from the Hub"
+    folder = Path(name)
+    if not folder.is_dir():
+        if not re.fullmatch(r"[\w.-]+/[\w.-]+", str(name)): raise ValueError(f"{str(name)!r} is no folder, and no name on the Hub such as owner/name: give one of the two")
+        import huggingface_hub   # here: half a second, for those who fetch from the Hub
+        files = [f"{k}.safetensors" for k in _PARTS] + ["config.json", "prompt.voice"]
+        try: folder = Path(huggingface_hub.snapshot_download(str(name), allow_patterns=files, **hub))
+        except Exception as e: raise ValueError(f"{name} can't be fetched from the Hub ({type(e).__name__}: {' '.join(str(e).split())[:120]}): check the name and the network") from e
+    missing = [f"{k}.safetensors" for k in _PARTS if not (folder/f"{k}.safetensors").is_file()]
+    if missing: raise ValueError(f"{folder} lacks {', '.join(missing)}: give a folder written by save_pretrained")
+    prompt = folder/"prompt.voice"
+    return cls.load(prompt if prompt.is_file() else None, *(str(folder/f"{k}.safetensors") for k in _PARTS), device=device)
+
+@patch
+def push_to_hub(self:Voice,
+    name:str, # Repository, owner/name; made if it is not there
+    private:bool=True, # For you alone?
+    **hub, # Of `huggingface_hub.HfApi.upload_folder`: token, revision, commit_message ...
+)->str: # Address of the commit
+    "Write this voice into a repository on the Hub"
+    import tempfile
+    import huggingface_hub   # see from_pretrained
+    api = huggingface_hub.HfApi(token=hub.get("token"))
+    with tempfile.TemporaryDirectory() as d:
+        self.save_pretrained(d)
+        api.create_repo(name, private=private, exist_ok=True)
+        return str(api.upload_folder(repo_id=name, folder_path=d, **hub))

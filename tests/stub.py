@@ -21,7 +21,7 @@ TYPES = { # what a signature does not say
     "Voice.stream": "Iterator[Clip]", "Voice.say_batch": "list[Clip]", "Voice.say_batch:texts": "Iterable[str]", "Clip.load:src": "Sound", "Clip.save:path": "str | os.PathLike[str]",
     "Clip.join:clips": "Iterable[Clip]", "Clip.__init__:samples": "Any", "load_codec:name": "str | os.PathLike[str] | Codec", "load_codec:device": "str | Device | None",
     "*:reference": "Sound | None", "Clip.__add__": "Clip", "Clip.__len__": "int"}
-PUBLIC = dict(Clip="load save encoded to tidy cut best join levels active plot spectrogram row".split(), Codec="encode decode frames seconds".split(), Encoder="__call__ close".split(), Voice="load like say stream say_batch save pieces pronounce phonemes calibrate".split())
+PUBLIC = dict(Clip="load save encoded to tidy cut best join levels active plot spectrogram row".split(), Codec="encode decode frames seconds".split(), Encoder="__call__ close".split(), Voice="load like say stream say_batch save pieces pronounce phonemes calibrate from_pretrained save_pretrained push_to_hub".split())
 
 def _type(key, a, default=inspect.Parameter.empty):
     if key in TYPES: return TYPES[key]

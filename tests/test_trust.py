@@ -104,12 +104,12 @@ def test_dependencies_are_permissive():
         try: d = distribution(name)
         except PackageNotFoundError: continue
         if d.metadata["Name"] in seen: continue
-        m = d.metadata; seen[m["Name"]] = " ".join([m["License-Expression"] or "", m["License"] or "", *(m.get_all("Classifier") or ())])
+        m = d.metadata; seen[m["Name"]] = " ".join([m["License-Expression"] or "", (m["License"] or "").split("\n")[0], *(m.get_all("Classifier") or ())])
         todo += [r.name for r in map(Requirement, d.requires or ()) if not r.marker or r.marker.evaluate({"extra": ""})]
     assert len(seen) > 20
     for name,said in seen.items():
-        said = said.replace("LGPL", "").replace("Lesser General Public", "")
-        assert "GPL" not in said[:200] and "GNU General Public" not in said, name
+        said = said.replace("LGPL", "").replace("Lesser General Public", "").replace("GPL-3.0-with-GCC-exception", "")
+        assert "GPL" not in said and "GNU General Public" not in said, name
 
 def test_security_page_names_tests_that_are_there():
     import re

@@ -65,3 +65,21 @@ def test_the_packaged_voice_bears_the_mark():
     v = Voice.load("ruth")
     for clip in (v.say(TEXT), Clip.join(v.stream(TEXT, chunk=.3))): assert is_synthetic(clip)["marked"]
     assert not is_synthetic(v.say(TEXT, watermark=False))["marked"]
+
+def test_a_folder_holds_models_and_voice(voice, me, tmp_path, monkeypatch):
+    import huggingface_hub
+    f = voice.like("otto").save_pretrained(tmp_path/"v")
+    assert {"codec.safetensors", "ar.safetensors", "nar.safetensors", "prompt.voice", "config.json", "README.md"} == {p.name for p in f.iterdir()}
+    assert json.loads((f/"config.json").read_text())["model_type"] == "harmonica" and packaged_voices()["otto"]["consent"] in (f/"README.md").read_text()
+    again = Voice.from_pretrained(f, device="cpu"); assert np.array_equal(again.say("Hi.").samples, Voice.from_pretrained(str(f), device="cpu").say("Hi.").samples)
+    assert torch.equal(again.prompt.codes, voice.like("otto").prompt.codes)
+    asked = {}
+    def fetched(name, **kw): asked.update(kw, name=name); return str(f)
+    monkeypatch.setattr(huggingface_hub, "snapshot_download", fetched)
+    assert Voice.from_pretrained("owner/voice", device="cpu", revision="v1").say("Hi.").seconds > 0 and asked["name"] == "owner/voice" and asked["revision"] == "v1"
+    sent = []
+    monkeypatch.setattr(huggingface_hub.HfApi, "create_repo", lambda self, name, **kw: sent.append((name, kw)))
+    monkeypatch.setattr(huggingface_hub.HfApi, "upload_folder", lambda self, repo_id, folder_path, **kw: sent.append(sorted(os.listdir(folder_path))) or "https://commit")
+    assert again.push_to_hub("owner/voice") == "https://commit" and sent[0] == ("owner/voice", dict(private=True, exist_ok=True)) and "ar.safetensors" in sent[1]
+    (f/"nar.safetensors").unlink(); one_line(lambda: Voice.from_pretrained(f), "nar.safetensors", "save_pretrained")
+    one_line(lambda: Voice.from_pretrained(tmp_path/"none"), "no folder", "owner/name")
