@@ -356,3 +356,14 @@ def test_speech_dir_is_asked_for(tmp_path):
     from harmonica.config import load_config
     from harmonica.recipes import train
     with pytest.raises(ValueError, match="data.speech_dir is not set"): train("mel", load_config("config"), tmp_path, "cpu", progress=False)
+
+def test_the_packaged_vocoder_has_learned(reader):
+    "Nearer to a recording of a speaker held out than the same latents without training, and pitch and envelope come back"
+    mel = load_codec("mel")
+    plain = MelCodec(mel.cfg).eval()
+    plain.load_state_dict({k: v for k, v in mel.state_dict().items() if k in ("mean", "basis", "spread")}, strict=False)
+    wav = torch.from_numpy(reader.samples[:len(reader)//480*480])[None]
+    z = mel.analyse(reader)[None, :wav.shape[1]//480]
+    with torch.no_grad(): off = [float(SpectralLoss()(c.vocode(z), wav, torch.tensor([7600.]))) for c in (mel, plain)]
+    assert off[0] < .85*off[1]
+    assert mel.encode(reader).shape[0] == 8
