@@ -279,6 +279,6 @@ def test_datatrove_runs_two_workers(tmp_path):
     executor = pytest.importorskip("datatrove.executor")
     path, _ = listed(tmp_path, 8)
     step = part_of(lambda: corpus(str(path)), Loud(), tmp_path/"c")
-    executor.LocalPipelineExecutor([step], tasks=2, workers=2, logging_dir=str(tmp_path/"log"), start_method="fork").run()
+    executor.LocalPipelineExecutor([step], tasks=2, workers=2, logging_dir=str(tmp_path/"log"), start_method="forkserver").run()
     assert len(cached_ids(tmp_path/"c")) == 8 and {f.name[:10] for f in (tmp_path/"c").glob("*.arrow")} == {"000-of-002", "001-of-002"}
     assert make(corpus(str(path)), tmp_path/"c")["kept"] == 8
