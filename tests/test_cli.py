@@ -108,7 +108,7 @@ def test_every_pace_makes_a_sibling(capsys, tmp_path, home):
 def test_train_mistakes(capsys, tmp_path, home):
     refused(capsys, "training.learning_rate|valid keys|lr", "train", "training.learning_rate=1", "--out", tmp_path/"r")
     refused(capsys, "no config 'mikro'|baseline", "train", "--config", "mikro", "--out", tmp_path/"r")
-    refused(capsys, "vocoder|aligner, codec, decoder, ar, nar", "train", "--stage", "vocoder", "--out", tmp_path/"r")
+    refused(capsys, "vocoder|aligner, codec, decoder, mel, ar, nar, flow", "train", "--stage", "vocoder", "--out", tmp_path/"r")
     refused(capsys, "tpu|auto", "train", "--config", "smoke", "--device", "tpu", "--out", tmp_path/"r")
     refused(capsys, "no codes|harmonica-preprocess", "train", "--config", "smoke", f"data.cache_dir={tmp_path}/none", "--device", "cpu", "--out", tmp_path/"r")
     refused(capsys, "data.cache_dir is not set", "train", "--config", "smoke", "--resume", "--device", "cpu", "--out", tmp_path/"r")
