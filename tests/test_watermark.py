@@ -73,6 +73,6 @@ def test_absent_extra_names_the_command(monkeypatch, clip):
     import harmonica.watermark as w
     monkeypatch.setattr(w, "weights_file", lambda: None); w.watermark.cache_clear()
     try:
-        with pytest.raises(ImportError, match=r'pip install "harmonica\[watermark\]"'): is_synthetic(clip)
+        with pytest.raises(ImportError, match=r'pip install "harmonica-tts\[watermark\]"'): is_synthetic(clip)
         assert w.watermark() is None
     finally: w.watermark.cache_clear()
