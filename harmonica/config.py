@@ -74,7 +74,7 @@ class InferenceConfig:
 # %% ../nbs/53_config.ipynb #f5310012
 @dataclass
 class ModelConfig:
-    "The three networks"
+    "The networks"
     codec:MicroCodecConfig = field(default_factory=MicroCodecConfig)
     mel:MelCodecConfig = field(default_factory=MelCodecConfig)
     ar:ARConfig = field(default_factory=ARConfig)

@@ -330,7 +330,7 @@ def stream(self:MelCodec,
     "Decode as they come"
     z, done, cut, turn = torch.zeros(1, 0, self.cfg.latent_dim, device=self.device), 0, 0, None
     past = (6-self.cfg.look_ahead)*self.cfg.n_layers+5        # frames that reach into the sound of this one
-    for p in [*pieces] if isinstance(pieces, list) else pieces:
+    for p in pieces:
         p = p.to(self.device)[None]
         z = torch.cat([z, p if p.is_floating_point() else self.from_codes(p)], 1)
         until = cut+z.shape[1]-self.ahead
