@@ -8,7 +8,8 @@ Docs: https://harmonica-tts.github.io/harmonica/studio.html.md"""
 __all__ = ['Studio']
 
 # %% ../nbs/65_studio.ipynb #7c26bda2
-import base64, html
+import base64, html, re
+from pathlib import Path
 import numpy as np
 from fastcore.basics import patch
 from .codec import Clip
@@ -33,6 +34,8 @@ class Studio:
         self.who = w.Dropdown(options=list(self.voices), description="Voice")
         self.upload = w.FileUpload(accept="audio/*", multiple=True, description="Upload")
         self.words = w.Text(placeholder="What is said in the next recording, if you know it (optional)", layout=wide)
+        self.consent = w.Text(placeholder="Before a voice is saved: whose it is and what they agreed to", layout=wide)
+        self.keeper = w.Button(description="Save voice")
         self.text = w.Textarea(text, layout=w.Layout(width="99%", height="5em"))
         self.seed = w.BoundedIntText(0, min=0, max=9999, description="Seed")
         self.temperature = w.FloatSlider(.8, min=0, max=1.2, step=.05, description="Temperature")
@@ -41,9 +44,11 @@ class Studio:
         self.button = w.Button(description="Speak", button_style="primary")
         self.says, self.out = w.HTML(), w.Output()
         self.recorder, self.mail = self._recorder(w)
-        self.panel = w.VBox([w.HBox([self.who, self.upload, self.recorder, self.mail]), self.words, self.text,
+        self.panel = w.VBox([w.HBox([self.who, self.upload, self.recorder, self.mail]), self.words,
+            w.HBox([self.consent, self.keeper]), self.text,
             w.HBox([self.seed, self.temperature]), w.HBox([self.speed, self.best_of]), w.HBox([self.button, self.says]), self.out])
         self.button.on_click(lambda _: self.speak())
+        self.keeper.on_click(lambda _: self.keep())
         self.upload.observe(self._uploaded, "value"); self.mail.observe(self._recorded, "value")
 
     def _ipython_display_(self):
@@ -137,3 +142,24 @@ def _show(self:Studio):
     "Every take, the latest on top"
     rows = [f"<p><b>{i}.</b> {html.escape(how)}<br><i>{html.escape(text[:200])}</i><br>{clip._repr_html_()}</p>" for i,(how,text,clip) in reversed(list(enumerate(self.takes, 1)))]
     self.out.outputs = ({"output_type":"display_data", "data":{"text/html":"".join(rows)}, "metadata":{}},)
+
+# %% ../nbs/65_studio.ipynb #9d1c5a72
+@patch
+def keep(self:Studio,
+    folder=".", # Where the file goes, named after the voice
+)->Path: # None if the owner's consent, or a voice, is missing
+    "Save the chosen voice, with what its owner agreed to"
+    name, consent = self.who.value, self.consent.value.strip()
+    me = self.voices[name]
+    if me is None: return self._say(f"the {name} belongs to the package: record or upload a voice to save")
+    if len(consent) < 10:
+        return self._say("nothing was saved: say whose voice it is and what they agreed to, "
+            "as in 'My own voice, for my own use.'")
+    stem = re.sub(r"\W+", "-", Path(name).stem).strip("-") or "voice"
+    path = Path(folder)/f"{stem}.voice"
+    try: me.save(path, consent)
+    except (ValueError, OSError) as e: return self._say(str(e))
+    self.consent.value = "" # it was for this voice: the next one is asked for again
+    self._say(f"saved {path}")
+    return path
+

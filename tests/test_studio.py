@@ -19,6 +19,30 @@ class Parrot:
         self.how = how
         return self.clip or Clip(np.ones(2400)*.1)
 
+    def save(self, path, consent):
+        path.write_text(consent)
+
+def test_no_voice_is_kept_without_consent(tmp_path):
+    s = Studio(Parrot(), "Hello.")
+    assert s.keep(tmp_path) is None and "belongs to the package" in s.says.value
+    s.hear("../../me too.ogg", packaged_voice())
+    for said in ("", "   ", "yes"):
+        s.consent.value = said
+        assert s.keep(tmp_path) is None and "nothing was saved" in s.says.value and not list(tmp_path.iterdir())
+    s.consent.value = "My own voice, for my own use."
+    p = s.keep(tmp_path)
+    assert p == tmp_path/"me-too.voice" and p.read_text() == "My own voice, for my own use." and s.consent.value == ""
+    s.keeper.click()
+    assert "nothing was saved" in s.says.value   # each voice is asked for
+
+def test_a_kept_voice_says_who_agreed(tmp_path):
+    from harmonica.infer import Voice
+    s = Studio(Voice.load())
+    s.hear("me.ogg", packaged_voice())
+    s.consent.value = "My own voice, for my own use."
+    kept = Voice.load(s.keep(tmp_path), codec=s.voice.codec, ar=s.voice.ar, nar=s.voice.nar)
+    assert kept.prompt.consent == "My own voice, for my own use." and kept.prompt.agreed
+
 def test_speak_and_compare():
     s = Studio(Parrot(), "Hello.")
     assert s.speak().seconds == .1
