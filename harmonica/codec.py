@@ -65,7 +65,8 @@ def _mp3(self:Clip)->bytes:
 
 @patch
 def _repr_html_(self:Clip):
-    return f'<audio controls preload="none" src="data:audio/mpeg;base64,{base64.b64encode(self._mp3()).decode()}"></audio>'
+    sound = base64.b64encode(self._mp3()).decode()
+    return f'<audio controls preload="metadata" aria-label="{self!r}" src="data:audio/mpeg;base64,{sound}"></audio>'
 
 # %% ../nbs/00_codec.ipynb #206c147c
 class _Row:
@@ -73,8 +74,9 @@ class _Row:
     def __init__(self, clips): self.clips = clips
     def __repr__(self): return ", ".join(f"{k}: {v}" for k,v in self.clips.items())
     def _repr_html_(self):
-        cells = "".join(f'<td style="text-align:center">{html.escape(k)}<br>{v._repr_html_()}</td>' for k,v in self.clips.items())
-        return f"<table><tr>{cells}</tr></table>"
+        cells = "".join(f'<figure style="margin:0"><figcaption>{html.escape(k)}</figcaption>{v._repr_html_()}</figure>'
+            for k,v in self.clips.items())
+        return f'<div style="display:flex; flex-wrap:wrap; gap:.5em 1em; text-align:center">{cells}</div>'
 
 @patch(cls_method=True)
 def row(cls:Clip,

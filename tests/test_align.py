@@ -81,3 +81,15 @@ def test_it_learns():
     for _ in range(60): loss, parts = m.loss(AudioBatch(wav, y)); loss.backward(); opt.step(); opt.zero_grad()
     assert parts["phone_error"] < .1
     assert m.loss(AudioBatch(wav, torch.full_like(y, -1)))[0] == 0      # nothing known, nothing to learn
+
+def test_an_excerpt_is_whole_words(aligner, reader, words):
+    "Its words lie in it, and fit it better than what stands beside them"
+    piece, said = aligner.excerpt(reader, words, 3.)
+    assert 2. < piece.seconds <= 3. and f" {said} " in f" {words} "
+    score = lambda text: aligner.align(piece, Tokenizer("phonemes").symbols(text))[1]
+    all_words, own = words.split(), said.split()
+    i = next(i for i in range(len(all_words)) if all_words[i:i+len(own)] == own)
+    assert score(said) > score(" ".join(all_words[max(0, i-1):i+len(own)+1])) and score(said) > score(" ".join(all_words[i+1:i+len(own)+1]))
+    assert aligner.excerpt(reader, words, 60)[1] == words
+    assert aligner.excerpt(reader, "other words that are not spoken here at all but take about the same time to say aloud", 3.) is None
+    assert aligner.excerpt(reader.cut(0, .3), words, 3.) is None

@@ -113,7 +113,21 @@ def test_ten_minutes(voice, reader):
     x = np.tile(reader.samples, 90)
     v = voice.like(wav(x, 16000, format="FLAC"), text="some words")
     assert v.prompt.codes.shape[1] <= 500 and any("best 10.0 s of 605" in n for n in v.notes)
-    assert v.prompt.text is None and any("transcript left aside" in n for n in v.notes)   # audio and words are never cut apart
+    assert v.prompt.text is None and any("transcript left aside" in n and "longer than 60 s" in n for n in v.notes)   # audio and words are never cut apart
+
+def test_a_long_recording_is_cut_with_its_words():
+    "What is used is said, and the words that remain are those of the sound that remains"
+    import json
+    said, voice = json.loads(packaged_voice().with_suffix(".json").read_text())["text"], Voice.load(device="cpu")
+    voice.prompt_seconds = 3.
+    v = voice.like(packaged_voice(), text=said)
+    words = v.prompt.text.split()
+    assert v.prompt.text in said and 2. < voice.codec.seconds(v.prompt.codes.shape[1]) <= 3.
+    assert v.notes == ["resampled 16000 -> 24000 Hz", f"used {v.notes[1].split()[1]} s of 6.7 s, from {words[0]!r} to {words[-1]!r}"]
+    opened = voice.like(open(packaged_voice(), "rb"), text=said)
+    assert opened.prompt.text == v.prompt.text and torch.equal(opened.prompt.codes, v.prompt.codes)
+    wrong = voice.like(packaged_voice(), text="a completely different sentence which nobody has ever spoken in this recording and which is about as long")
+    assert wrong.prompt.text is None and "do not fit" in wrong.notes[-1]
 
 def test_what_a_model_says_of_its_training_is_kept(voice, reader):
     ar, _ = tiny_models(voice.tokenizer); ar.info = dict(prompt_seconds=[1, 3], max_seconds=8.)
