@@ -20,7 +20,7 @@ def code(nb): return "\n".join(re.sub(r"^(\s*)[!%].*", r"\1pass", s, flags=re.M)
 ORDER = {module(nb): order(nb) for nb in NBS if module(nb)}
 
 def test_all_here():
-    for f in """README.md LICENSE CHANGELOG.md CONTRIBUTING.md SECURITY.md Dockerfile Makefile constraints.txt settings.ini setup.py pyproject.toml _quarto.yml .ci/run .gitattributes .gitignore
+    for f in """README.md LICENSE CITATION.cff CHANGELOG.md CONTRIBUTING.md SECURITY.md .pre-commit-config.yaml .github/pull_request_template.md Dockerfile Makefile constraints.txt settings.ini setup.py pyproject.toml _quarto.yml .ci/run .gitattributes .gitignore
                 .github/workflows/test.yaml .github/workflows/docs.yaml nbs/sidebar.yml nbs/nbdev.yml nbs/styles.css""".split(): assert (ROOT/f).is_file(), f
     assert (ROOT/"nbs/_quarto.yml").resolve() == ROOT/"_quarto.yml" and not (ROOT/"_quarto.yml").is_symlink()
     assert (ROOT/".ci/run").stat().st_mode & 0o111
@@ -108,6 +108,14 @@ def test_small_and_presentable(nb):
     assert not any(o["output_type"] == "error" for c in json.loads(raw)["cells"] for o in c.get("outputs", [])), "an error is stored in the outputs"
     assert not re.search(r"/(?:home|Users|root|work|tmp)/\w", re.sub(r'base64,[^"]*|"image/png": "[^"]*"', "", raw)), "a path of somebody's machine"
 
+@each
+def test_players_that_stand_side_by_side_differ(nb):
+    "Who is told to compare must have something to compare"
+    for c in json.loads(nb.read_text(encoding="utf-8"))["cells"]:
+        for o in c.get("outputs", []):
+            sounds = re.findall(r'src="data:audio/[^"]+"', "".join(o.get("data", {}).get("text/html", [])))
+            assert len(set(sounds)) == len(sounds), f"{nb.name}: players of the same sound beside each other in cell {c['id']}"
+
 def test_readme_is_the_index():
     assert (ROOT/"README.md").read_text(encoding="utf-8") == readme(), "README.md is not made from nbs/index.ipynb: make readme"
 
@@ -176,7 +184,19 @@ def test_workflows():
     assert {i["os"] for i in test["jobs"]["test"]["strategy"]["matrix"]["include"]} == {"ubuntu-latest", "macos-latest"}
     assert any(s.get("run") == ".ci/run" for s in test["jobs"]["test"]["steps"])
     assert any("make audit" in s.get("run", "") for s in test["jobs"]["audit"]["steps"])
-    assert any("quarto" in s.get("uses", "") for s in docs["jobs"]["docs"]["steps"])
+    assert any("make lint" in s.get("run", "") for s in test["jobs"]["lint"]["steps"])
+    assert {"3.11", "3.12", "3.13"} <= {i["python"] for i in test["jobs"]["test"]["strategy"]["matrix"]["include"]}
+    assert any("quarto" in s.get("uses", "") for s in docs["jobs"]["build"]["steps"])
+    assert "pull_request" in docs[True] and docs["jobs"]["publish"]["if"] == "github.event_name != 'pull_request'"   # YAML reads on as a truth value
+
+def test_citation_and_forms():
+    cff = yaml.safe_load((ROOT/"CITATION.cff").read_text())
+    assert cff["version"] == ini["version"] and cff["license"].lower() == ini["license"] and cff["repository-code"] == project["urls"]["Repository"]
+    for f in (ROOT/".github/ISSUE_TEMPLATE").glob("*.yml"):
+        form = yaml.safe_load(f.read_text())
+        if f.name != "config.yml": assert form["name"] and form["description"] and all(b["type"] == "markdown" or b["id"] for b in form["body"])
+    hooks = yaml.safe_load((ROOT/".pre-commit-config.yaml").read_text())["repos"][0]["hooks"]
+    assert {h["id"] for h in hooks} == {"export", "clean", "readme", "lint"} and all(h["entry"].startswith(".venv/bin/") for h in hooks)
 
 # -- the Makefile
 
