@@ -68,8 +68,8 @@ def detectors(folders, most=300, broken_most=30, asr=None, out=HERE/"detectors.j
         if k in ("cut_short", "endless"): blind, doses = {d: [(None, {n: x for n,x in s.items() if n != "pace"}, None) for _,s,_ in v] for d,v in doses.items()}, {d: [c for c in v if c[0]] for d,v in doses.items()}
         R["detected"][k] = [dict(dose=json.loads(d), **rate(v, "silence" if k == "muted" else k)) for d,v in doses.items()]
         if k == "cut_short": R["cut_short_without_text"] = dict(false_alarms=rate([(None, {n: x for n,x in s.items() if n != "pace"}, None) for v in healthy.values() for _,s,_ in v], k), detected=[dict(dose=json.loads(d), **rate(v, k)) for d,v in blind.items()])
-        R["roc_dose"][k] = D.STATED[k]; name, sign = field[k]; get = lambda v: [s[name] for _,s,_ in v if name in s]
-        R["roc"][k] = curve(get(sum(healthy.values(), [])), get(doses[json.dumps(D.STATED[k])]), sign)
+        R["roc_dose"][k] = D.PROMISED[k]; name, sign = field[k]; get = lambda v: [s[name] for _,s,_ in v if name in s]
+        R["roc"][k] = curve(get(sum(healthy.values(), [])), get(doses[json.dumps(D.PROMISED[k])]), sign)
     if asr: gibberish(R, folders, asr, seed=seed)
     elif Path(out).is_file():   # what a recogniser said is kept from the last time
         old = json.loads(Path(out).read_text()); R["recogniser"] = old.get("recogniser")
@@ -90,7 +90,7 @@ def gibberish(R, folders, asr, healthy=25, broken=4, seed=0):
         for d in D.DOSES["gibberish"]: cers.setdefault(d, []).append(hear(D.spoil(Clip.load(r["path"]), "gibberish", d, seed=i), r["text"]))
     share = lambda v: dict(rate=round(float(np.mean([c > D.LIMITS["gibberish"] for c in v])), 5), n=len(v))
     R["false_alarms"]["gibberish"] = dict(valid=share(cers[None]), all=share(cers[None])); R["detected"]["gibberish"] = [dict(dose=d, **share(v)) for d,v in cers.items() if d]
-    R["roc"]["gibberish"] = curve(cers[None], cers[D.STATED["gibberish"]], 1); R["roc_dose"]["gibberish"] = D.STATED["gibberish"]; R["recogniser"] = "whisper-" + Path(str(asr)).name.removeprefix("whisper-")
+    R["roc"]["gibberish"] = curve(cers[None], cers[D.PROMISED["gibberish"]], 1); R["roc_dose"]["gibberish"] = D.PROMISED["gibberish"]; R["recogniser"] = "whisper-" + Path(str(asr)).name.removeprefix("whisper-")
     print("gibberish: largest error of healthy clips", max(cers[None]))
 
 def table(R):
@@ -98,7 +98,7 @@ def table(R):
     out = [f"{'failure':10}{'false alarms: train':>20}{'valid':>8}{'all':>8}   detected at each dose (* from here on 95 of 100 are promised)"]
     for k,doses in R["detected"].items():
         fa = R["false_alarms"].get("silence" if k == "muted" else k, {}); pc = lambda s: f"{100*fa[s]['rate']:.2f}%" if fa.get(s) else "–"
-        name = lambda d: "x".join(map(str, d[::-1])) + " s" if isinstance(d, list) else str(d); stated = D.STATED[k]; stated = list(stated) if isinstance(stated, tuple) else stated
+        name = lambda d: "x".join(map(str, d[::-1])) + " s" if isinstance(d, list) else str(d); stated = D.PROMISED[k]; stated = list(stated) if isinstance(stated, tuple) else stated
         out.append(f"{k:10}{pc('train'):>20}{pc('valid'):>8}{pc('all'):>8}   " + ", ".join(f"{name(d['dose'])}{'*' if d['dose'] == stated else ''}: {100*d['rate']:.0f}%" for d in doses))
     return "\n".join(out)
 

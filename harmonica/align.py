@@ -29,6 +29,7 @@ class AlignerConfig:
     hop:Size=480          # Samples a frame: 50 frames a second
     sample_rate:Count=24000
 
+# %% ../nbs/46_align.ipynb #2cfa1ce9
 class Aligner(nn.Module):
     "Scores of each phone in each frame of speech"
     def __init__(self,
@@ -41,6 +42,7 @@ class Aligner(nn.Module):
         self.body = nn.Sequential(*[ConvBlock(c.dim, 3, scale=1/c.n_layers) for _ in range(c.n_layers)])
         self.out = nn.Sequential(nn.LayerNorm(c.dim), nn.Linear(c.dim, len(phone_classes)))
 
+# %% ../nbs/46_align.ipynb #bf5a9a91
 @patch
 def forward(self:Aligner,
     wav:Tensor, # Samples, (B,N), padded with zeros to whole frames here
@@ -51,6 +53,7 @@ def forward(self:Aligner,
     m = (m-m.mean((1,2), keepdim=True))/m.std((1,2), keepdim=True).clamp(min=.1)
     return self.out(self.body(self.ear(m.reshape(len(m), -1, 2*m.shape[-1]))))
 
+# %% ../nbs/46_align.ipynb #e1c3e59a
 @patch
 def loss(self:Aligner,
     batch, # An `AudioBatch`
@@ -71,9 +74,11 @@ def viterbi(
 )->tuple: # Frames of each symbol (S,), mean log-probability of a frame
     "The likeliest times of symbols in a given order"
     T, S = len(logp), len(states)
-    if T < (~silent).sum(): raise ValueError(f"{T} frames for {(~silent).sum()} sounds: the recording is too short for its text")
+    if T < (~silent).sum():
+        raise ValueError(f"{T} frames for {(~silent).sum()} sounds: the recording is too short for its text")
     e, never = logp[:,states].astype(np.float64), -1e9
-    best = np.full(S, never); best[0] = e[0,0]
+    best = np.full(S, never)
+    best[0] = e[0,0]
     if silent[0] and S > 1: best[1] = e[0,1]
     jump, came = np.r_[False, silent[:-1]], np.zeros((T,S), np.int64)
     for t in range(1, T):
@@ -82,7 +87,9 @@ def viterbi(
         best = ways.max(0) + e[t]
     s = S-2 if S > 1 and silent[-1] and best[S-2] > best[S-1] else S-1
     score, frames = best[s]/T, np.zeros(S, np.int64)
-    for t in range(T-1, -1, -1): frames[s] += 1; s -= came[t,s]
+    for t in range(T-1, -1, -1):
+        frames[s] += 1
+        s -= came[t,s]
     return frames, score
 
 # %% ../nbs/46_align.ipynb #a5325d22
@@ -99,12 +106,15 @@ def align(self:Aligner,
     for i,ch in enumerate(f" {symbols} "):
         c = phone_class(ch)
         if ch in "ˈˌ" or c == 0 and states and states[-1] == 0: continue
-        states.append(c); owner.append(i)
+        states.append(c)
+        owner.append(i)
     states = np.array(states)
     frames, score = viterbi(logp, states, states == 0)
-    out = np.zeros(len(symbols)+2, np.int64); out[owner] = frames
+    out = np.zeros(len(symbols)+2, np.int64)
+    out[owner] = frames
     return out, float(score)
 
+# %% ../nbs/46_align.ipynb #d8cfc38c
 @patch
 def fits(self:Aligner,
     clip:Clip, # Speech
@@ -117,6 +127,7 @@ def fits(self:Aligner,
     except ValueError: return "", np.zeros(0, np.int64)
     return (f" {symbols} ", frames) if score >= worst else ("", frames[:0])
 
+# %% ../nbs/46_align.ipynb #e1030a7d
 @patch
 def durations(self:Aligner,
     clip:Clip, # Speech, tidied
@@ -131,6 +142,7 @@ def durations(self:Aligner,
     ends[-1] = n_frames
     return np.diff(np.minimum(ends, n_frames), prepend=0).tolist()
 
+# %% ../nbs/46_align.ipynb #20d639a8
 @patch
 def phones(self:Aligner,
     clip:Clip, # Speech

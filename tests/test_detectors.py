@@ -3,7 +3,7 @@ import importlib.util, json, time
 from pathlib import Path
 import numpy as np, pytest
 from harmonica.codec import Clip, packaged_voice
-from harmonica.detectors import (DOSES, KINDS, LIMITS, NATURAL, STATED, bands, clipping, ending, failures, heard_in, looping, natural, noise, pace, repeats, silence, sounds, spoil, symptoms, usual, words)
+from harmonica.detectors import (DOSES, KINDS, LIMITS, NATURAL, PROMISED, bands, clipping, ending, failures, heard_in, looping, natural, noise, pace, repeats, silence, sounds, spoil, symptoms, usual, words)
 
 FIGURES = Path(__file__).parents[1]/"benchmarks/detectors.json"
 need = lambda m: pytest.mark.skipif(importlib.util.find_spec(m) is None, reason=f"{m} is not installed")
@@ -125,9 +125,9 @@ def test_false_alarms(figures):
     assert set(figures["false_alarms"]) == {*KINDS, "gibberish"} and figures["clips"]["train"] > 1000 and figures["clips"]["valid"] > 200
     for k,v in figures["false_alarms"].items(): assert v["all"]["rate"] <= .01 and v["valid"]["rate"] <= .01, (k, v)
 def test_promised_doses(figures):
-    assert set(figures["detected"]) == set(DOSES) == set(STATED)
+    assert set(figures["detected"]) == set(DOSES) == set(PROMISED)
     for k,v in figures["detected"].items():
-        want = list(STATED[k]) if isinstance(STATED[k], tuple) else STATED[k]
+        want = list(PROMISED[k]) if isinstance(PROMISED[k], tuple) else PROMISED[k]
         assert next(d["rate"] for d in v if d["dose"] == want) >= .95, (k, v)
         assert [d["dose"] for d in v] == json.loads(json.dumps(DOSES[k]))
 def test_curves_rise(figures):

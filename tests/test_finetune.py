@@ -39,8 +39,10 @@ def test_some_are_held_out(home, tmp_path):
     assert all(u.split == "train" for u in own_speech(home/"me", valid=0))
     with pytest.raises(ValueError, match="no folder"): own_speech(tmp_path/"nobody")
 
+def files(home): return {k: home/f"{k}.safetensors" for k in ("ar", "nar")}
+
 @pytest.fixture(scope="module")
-def done(home): return finetune(home/"me", home/"full", overrides=over(home), ar=home/"ar.safetensors", nar=home/"nar.safetensors", device="cpu", progress=False)
+def done(home): return finetune(home/"me", home/"full", overrides=over(home), models=files(home), device="cpu", progress=False)
 
 @pytest.mark.parametrize("kind", ("ar", "nar"))
 def test_learns_and_exports(home, done, kind):
@@ -61,13 +63,12 @@ def test_what_does_not_help_is_not_kept(home, done):
     assert all(torch.allclose(a, b, atol=2e-3) for a,b in zip(load_model(d["path"]).state_dict().values(), load_model(home/"ar.safetensors").state_dict().values()))
 
 def test_resumes(home, done):
-    again = finetune(home/"me", home/"full", overrides=over(home), ar=home/"ar.safetensors", nar=home/"nar.safetensors", device="cpu", resume=True, progress=False)
+    again = finetune(home/"me", home/"full", overrides=over(home), models=files(home), device="cpu", resume=True, progress=False)
     assert again["ar"]["before"] == done["ar"]["before"] and again["ar"]["after"] == pytest.approx(done["ar"]["after"])
-    with pytest.raises(ValueError, match="holds a run already"): finetune(home/"me", home/"full", overrides=over(home), ar=home/"ar.safetensors", kinds=("ar",), device="cpu", progress=False)
+    with pytest.raises(ValueError, match="holds a run already"): finetune(home/"me", home/"full", overrides=over(home), models=dict(ar=home/"ar.safetensors"), device="cpu", progress=False)
 
 def test_refusals(home, monkeypatch):
     cfg = load_config("finetune", over(home)); cfg.data.cache_dir = str(home/"full/codes")
-    with pytest.raises(ValueError, match="'half' is unknown: choose full or lora"): tune("ar", cfg, home/"x", home/"ar.safetensors", "half")
     other = load_model(home/"ar.safetensors"); save_model(home/"other.safetensors", other, codec="x", codec_hash="y")
     with pytest.raises(ValueError, match="speaks codes of x"): tune("ar", cfg, home/"x", home/"other.safetensors", device="cpu")
     monkeypatch.setitem(sys.modules, "peft", None)
@@ -93,8 +94,8 @@ def test_lora_touches_only_its_corrections(home, done, kind):
 def test_lora_run_leaves_a_plain_model_and_resumes(home, done):
     pytest.importorskip("peft")
     cfg = load_config("finetune", over(home, "training.lr=2e-2", "training.max_steps=10")); cfg.data.cache_dir = str(home/"full/codes")
-    d = tune("ar", cfg, home/"lora", home/"ar.safetensors", "lora", 2, device="cpu", progress=False)
+    d = tune("ar", cfg, home/"lora", home/"ar.safetensors", 2, device="cpu", progress=False)
     m = load_model(d["path"])
     assert d["after"] < d["before"] and m.info["finetuned"]["method"] == "lora" and m.state_dict().keys() == load_model(home/"ar.safetensors").state_dict().keys()
     cfg = load_config("finetune", over(home, "training.lr=2e-2", "training.max_steps=12")); cfg.data.cache_dir = str(home/"full/codes")
-    assert tune("ar", cfg, home/"lora", home/"ar.safetensors", "lora", 2, device="cpu", resume=True, progress=False)["steps"] == 12
+    assert tune("ar", cfg, home/"lora", home/"ar.safetensors", 2, device="cpu", resume=True, progress=False)["steps"] == 12

@@ -206,6 +206,10 @@ def test_targets():
     targets = set(re.findall(r"^([a-z-]+):.*##", (ROOT/"Makefile").read_text(), re.M))
     assert targets >= set("say test format lint smoke-test download-ljspeech download-vctk preprocess-ljspeech docs clean".split())
 
+def test_ci_runs_the_linter():
+    "What `make lint` finds fails the workflows too: they run .ci/run"
+    assert "make lint" in (ROOT/".ci/run").read_text() and ".ci/run" in (ROOT/".github/workflows/test.yaml").read_text()
+
 @pytest.mark.parametrize("text", ["Hello.", "It's \"$5\"; or `5`, $HOME & $(whoami)!", "-5 degrees", "$(shell echo made)", "two\nlines", "100% #1 \\ back", ""])
 @pytest.mark.parametrize("how", ["argument", "environment"])
 def test_text_reaches_the_command_as_typed(text, how, tmp_path):

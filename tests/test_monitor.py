@@ -5,7 +5,7 @@ from harmonica.ar import AR, ARConfig
 from harmonica.codec import Clip
 from harmonica.batch import Batch
 from harmonica.nar import NAR, NARConfig
-from harmonica.monitor import (Alarms, Attention, Books, CodebookUse, Gradients, Page, Printer, Speak, TensorBoard, column, curves, diagnose, perplexity, looks, page, part_of, read_log)
+from harmonica.monitor import (Alarms, Attention, Books, CodebookUse, Gradients, Page, Printer, Speak, TensorBoard, column, curves, diagnose, perplexity, looks, page, part_name, read_log)
 from harmonica.train import TrainConfig, Trainer
 
 BINS = 16
@@ -62,7 +62,7 @@ def test_gradients_add_up(tmp_path):
     g = Gradients(every=1)
     t = run(tmp_path/"r", [g], steps=3)
     assert sum(v**2 for v in g.norms.values())**.5==pytest.approx(float(t.metrics["grad_norm"]), rel=1e-3)
-    assert part_of("body.blocks.3.attn.qkv.weight")=="block 3" and part_of("text.emb.weight")=="text"
+    assert part_name("body.blocks.3.attn.qkv.weight")=="block 3" and part_name("text.emb.weight")=="text"
 
 def test_update_ratio_is_what_the_weights_moved(tmp_path):
     g, seen = Gradients(every=1), {}
@@ -71,7 +71,7 @@ def test_update_ratio_is_what_the_weights_moved(tmp_path):
         def after_step(self, t): seen["new"] = {n: p.detach().clone() for n,p in t.model.named_parameters()}
     run(tmp_path/"r", [Before(), g], steps=2)
     for part in ("block 0", "text"):
-        names = [n for n in seen["old"] if part_of(n)==part]
+        names = [n for n in seen["old"] if part_name(n)==part]
         moved = sum((seen["new"][n]-seen["old"][n]).pow(2).sum() for n in names)/sum(seen["old"][n].pow(2).sum() for n in names)
         assert g.ratios[part]==pytest.approx(float(moved)**.5, rel=1e-4) and g.ratios[part] > 0
     rows = read_log(tmp_path/"r")

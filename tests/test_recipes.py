@@ -1,5 +1,6 @@
 "Configs are checked to the last key; a run can be stopped, resumed, exported and used again"
 import dataclasses, json
+from functools import partial
 import numpy as np, pytest, torch
 from harmonica.ar import AR
 from harmonica.codec import Clip, Codec, register_codec
@@ -7,8 +8,9 @@ from harmonica.checkpoint import model_meta
 from harmonica.data import Utterance, prepare
 from harmonica.nar import NAR
 from harmonica.config import CONFIGS, Config, STAGES, configs, load_config, save_config
+from harmonica.scale import OWNER
 from harmonica.recipes import (
-    ensure_codes, load_trained, start_from, supply, train, train_ar, train_codec, train_nar, TEMPORARY)
+    ensure_codes, load_trained, start_from, supply, train, train_ar, train_codec, train_nar)
 
 class Hum(Codec):
     "Two books: loudness of a frame, and what the first book missed"
@@ -160,7 +162,7 @@ def test_codec_trains_and_its_books_start_the_embeddings(tmp_path):
 def test_a_decoder_learns_alone_and_an_aligner_learns_phones(tmp_path):
     from harmonica import load_codec
     from harmonica.microcodec import prepare_audio
-    from harmonica.recipes import train_aligner, train_decoder
+    train_aligner, train_decoder = (partial(train, stage) for stage in ("aligner", "decoder"))
     rng = np.random.default_rng(0)
     with open(tmp_path/"m.jsonl", "w") as f:
         for i in range(3):
@@ -220,7 +222,7 @@ def test_a_stream_makes_its_cache_and_clears_it(tmp_path, monkeypatch):
     # a cache that somebody made is never removed
     prepare(hums(), Hum(), cache, progress=False)
     train_ar(cfg, tmp_path/"run2", "cpu", progress=False)
-    assert (cache/"card.json").exists() and not (cache/TEMPORARY).exists()
+    assert (cache/"card.json").exists() and not (cache/OWNER).exists()
     with pytest.raises(ValueError, match="data.hf_dataset is not set"): ensure_codes(load_config("smoke", [f"data.cache_dir={tmp_path}/n", "data.dataset=hf", "data.clear_cache=true", "data.codec=hum"]).data)
 
 def test_a_stroke_wants_the_entries(tmp_path, codes):
