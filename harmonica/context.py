@@ -49,9 +49,11 @@ class Context:
     n_frames:Tensor # Frames of the target, counted or expected, (B,)
     speaker:Tensor # Speaker vectors, (B,speaker_dim)
     predicted:Tensor=None # Durations as the model would have them, (B,L)
+    copies:int=1 # Attempts at each request, spoken side by side
 
-    def __getitem__(self, rows): # A slice, or a LongTensor: several attempts at one request need it encoded once
-        return Context(**{f.name: None if (v := getattr(self, f.name)) is None else v[rows] for f in fields(self)})
+    def __getitem__(self, rows): # A slice, or a LongTensor
+        part = lambda v: v[rows] if isinstance(v, Tensor) else v
+        return Context(**{f.name: part(getattr(self, f.name)) for f in fields(self)})
 
 # %% ../nbs/29_context.ipynb #ad7dd498
 @patch

@@ -38,10 +38,12 @@ def probabilities(
 # %% ../nbs/26_sample.ipynb #245487b4
 def draw(
     p:Tensor, # Probabilities, (B,V)
-    generator:torch.Generator=None, # A CPU generator gives the same draws on every device
+    generator=None, # On the CPU: the same draws on every device; a list of them serves equal shares of the rows
 )->Tensor: # Entries, (B,)
     "Draw one entry a row"
-    u = torch.rand(p.shape[0], 1, generator=generator, device="cpu" if generator is None else generator.device)
+    own = generator if isinstance(generator, list) else [generator]
+    n, dev = p.shape[0]//len(own), "cpu" if own[0] is None else own[0].device
+    u = torch.cat([torch.rand(n, 1, generator=g, device=dev) for g in own])
     c = p.cumsum(-1)
     # a hair below 1: rounding must not carry the point past the last entry that has any probability
     return (c <= u.to(p.device)*(1-1e-6)*c[:, -1:]).sum(-1)
@@ -55,7 +57,7 @@ def sample(
     history:Tensor=None, # What was chosen so far, (B,N): turns repetition-aware sampling on
     ras_window:int=10, # Look back this far
     ras_threshold:float=.1, # Draw again from everything if the choice fills more than this share of the window
-    generator:torch.Generator=None, # Source of randomness, best a CPU one
+    generator=None, # Source of randomness, best a CPU one; or a list of them, as in `draw`
 )->Tensor: # Entries, (B,)
     "Choose one entry a row"
     p = probabilities(logits, temperature, top_k, top_p)

@@ -228,3 +228,35 @@ def test_durations_that_are_known_are_kept():
     b = one([1,2,3], torch.randint(0, 32, (m.cfg.n_q, 10)), durations=[d])
     context = m.encode(b)
     assert torch.equal(context.durations[0], d) and context.n_frames == 13
+
+# --- steps
+
+@torch.no_grad()
+def test_steps_follow_the_model_as_it_changes():
+    "Laid-out matrices are kept between sentences, but never longer than the numbers they were made of"
+    m, b = model(2), ask(batch()[:1])
+    a, = speak(m, b, temperature=0)
+    for p in m.parameters(): p.mul_(-1)
+    fresh = AR(m.cfg).eval(); fresh.load_state_dict(m.state_dict())
+    assert torch.equal(speak(m, b, temperature=0)[0], speak(fresh, b, temperature=0)[0]) and not torch.equal(a, speak(m, b, temperature=0)[0])
+
+@torch.no_grad()
+def test_bytes_say_nearly_the_same():
+    "With a byte a weight the likelihoods of the same codes move by little, and attempts stay inside the bounds"
+    m, context = model(2), None
+    context = m.encode(ask(batch()))
+    def scores(**kw):
+        steps, out = m.output_steps(context, 4, **kw), []
+        for i in range(4): out.append(next(steps) if not i else steps.send(torch.full((4,2), i)))
+        return torch.stack(out).log_softmax(-1)
+    plain, rounded = scores(), scores(int8=True)
+    assert 0 < (plain-rounded).abs().max() < .15*plain.std()
+
+@pytest.mark.parametrize("best_of", [1,3])
+def test_rows_have_dice_of_their_own(best_of):
+    "With a generator for each, a sentence says the same in any company"
+    m, b = model(2), ask(batch())
+    many, _ = m.generate(b, best_of, generator=[dice(i) for i in range(4)])
+    for i in range(4): assert torch.equal(many[i], m.generate(b[i:i+1], best_of, generator=dice(i))[0][0])
+    two, _ = m.generate(b[:2], best_of, generator=[dice(0), dice(1)])
+    assert all(torch.equal(x, y) for x,y in zip(two, many))
