@@ -149,12 +149,13 @@ def make_model(
 def load_model(
     path, # File written by `save_model`
     device="cpu", # Where the model goes
-    kind:str=None, # Insist on this kind
+    kind=None, # Insist on this kind, or on one of these
 )->nn.Module: # In eval mode, float32, with `.info`
     "Build the model that a file describes"
     meta = model_meta(path)
-    if kind and meta["kind"] != kind:
-        raise ValueError(f"{path} holds a model of kind '{meta['kind']}', wanted '{kind}': give the right file")
+    wanted = [kind] if isinstance(kind, str) else kind
+    if kind and meta["kind"] not in wanted:
+        raise ValueError(f"{path} holds a model of kind '{meta['kind']}', wanted '{' or '.join(wanted)}': give the right file")
     with reading(path, "a model of this version", "update Harmonica, or train again"):
         model = make_model(meta["kind"], meta["config"], _promised(path))
     return load_weights(model, path).eval().to(device)
@@ -179,7 +180,7 @@ def mel_codec(
 
 # %% ../nbs/45_checkpoint.ipynb #94e8b51e
 def packaged_weights(
-    kind:str, # aligner, codec, mel, ar or nar
+    kind:str, # aligner, codec, mel, ar, nar or flow
 )->Path:
     "A model file that ships with the package"
     path = packaged_voice().parent.parent/"weights"/f"{kind}.safetensors"

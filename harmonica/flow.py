@@ -114,6 +114,13 @@ class FlowBatch:
     latents:Tensor=None # Targets, (B,T,latent_dim)
 
     def to(self, device): return FlowBatch(**{k: v if v is None else v.to(device) for k,v in vars(self).items()})
+    @classmethod
+    def of(cls, request, codes0, durations, prompts):
+        "One sentence: a `Batch`, book 0 (T,), frames of each token (L,), latents of the prompt (P,latent_dim)"
+        one = lambda x: torch.tensor([len(x)], device=request.text.device)
+        return cls(codes0[None].long(), one(codes0), prompts[None], one(prompts), request.text, request.text_len,
+                   durations[None].float(), request.text_start)
+
     @property
     def seconds(self): return float(self.n_frames.sum())/50
 
@@ -233,6 +240,8 @@ def steerer(self:FlowNAR,
         return self.velocity(h, x, t)
     return velocity
 
+
+# %% ../nbs/41_flow.ipynb #c1a7be02
 @patch
 @torch.no_grad()
 def generate(self:FlowNAR,
@@ -240,19 +249,35 @@ def generate(self:FlowNAR,
     steps:int=6, # Euler steps
     guidance:float=1.5, # 1: as learned; 2: twice as far from what would be said without a prompt
     temperature:float=1., # Size of the noise to begin with: below 1 calmer, nearer to the mean
-    generator:torch.Generator=None, # A CPU generator
+    generator:torch.Generator=None, # A CPU generator, for the noise
+    noise:Tensor=None, # What to begin with, (B,T,latent_dim) (default: drawn)
+    known:Tensor=None, # Latents of the first frames that stay as they are, (B,K,latent_dim)
 )->Tensor: # Latents, (B,T,latent_dim)
     "From noise to latents"
-    x = torch.randn(*batch.codes.shape, self.cfg.latent_dim, generator=generator).to(self.size)*temperature
-    given = self.steerer(batch, batch.prompt_len)
-    nobody = None if guidance == 1 else self.steerer(batch, batch.prompt_len*0)
-    times = flow_times(steps)
+    if noise is None: noise = torch.randn(*batch.codes.shape, self.cfg.latent_dim, generator=generator)
+    x = noise = noise.to(self.size)*temperature
+    settled = noise[:,:0] if known is None else known.to(self.size)*self.size
+    K = settled.shape[1]
+    velocity, times = self.guided(batch, guidance), flow_times(steps)
     for a,b in zip(times[:-1], times[1:]):
-        t = torch.full((len(x),), a, device=x.device)
-        v = given(x, t)
-        if nobody is not None: v = v + (guidance-1)*(v-nobody(x, t))
-        x = x+(b-a)*v
-    return x/self.size
+        x = torch.cat([noise[:,:K].lerp(settled, a), x[:,K:]], 1)
+        x = x + (b-a)*velocity(x, torch.full((len(x),), a, device=x.device))
+    return torch.cat([settled, x[:,K:]], 1)/self.size
+
+@patch
+def guided(self:FlowNAR,
+    batch:FlowBatch, # Without `latents`
+    guidance:float, # 1: as learned
+): # Function (x (B,T,latent_dim), t (B,)) -> velocity (B,T,latent_dim)
+    "Towards the prompt's voice, and away from nobody's"
+    given = self.steerer(batch, batch.prompt_len)
+    if guidance == 1: return given
+    nobody = self.steerer(batch, batch.prompt_len*0)
+    def velocity(x, t):
+        without = nobody(x, t)
+        return without + guidance*(given(x, t)-without)
+    return velocity
+
 
 # %% ../nbs/41_flow.ipynb #fba740ab
 def warp_matrix(

@@ -324,8 +324,18 @@ def ahead(self:MelCodec)->int:
 
 @patch
 @torch.no_grad()
+def decode_vectors(self:MelCodec,
+    z:Tensor, # Latents, (T,latent_dim)
+    tone:Tensor=None, # As for other codecs; nothing here wants correcting
+)->Clip:
+    "Latents to a clip"
+    return Clip(self.vocode(z.to(self.device)[None])[0].clamp(-1, 1).cpu().numpy(), self.sample_rate)
+
+@patch
+@torch.no_grad()
 def stream(self:MelCodec,
     pieces, # Iterable of latents (t,latent_dim), or codes (k,t)
+    tone:Tensor=None, # As for other codecs; nothing here wants correcting
 ): # Yields Clips; together they are what `vocode` makes of all of them
     "Decode as they come"
     z, done, cut, turn = torch.zeros(1, 0, self.cfg.latent_dim, device=self.device), 0, 0, None
