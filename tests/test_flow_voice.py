@@ -1,0 +1,99 @@
+"A voice that a flow paints: what `Voice` promises holds for it, too, with models of a few thousand random parameters"
+import numpy as np, pytest, torch
+from harmonica.ar import AR, ARConfig
+from harmonica.checkpoint import save_model
+from harmonica.codec import Clip, packaged_voice
+from harmonica.flow import FlowBatch, FlowNAR, FlowNARConfig
+from harmonica.infer import Voice
+from harmonica.melcodec import MelCodec, MelCodecConfig
+from harmonica.microcodec import MicroCodec, MicroCodecConfig
+from harmonica.text import Tokenizer
+
+N_Q, BINS = 4, 32
+STORY = "It was quite late. Nobody had heard!"
+
+def flow(latent_dim=52, vocab=64, seed=0):
+    torch.manual_seed(seed)
+    sizes = dict(d_model=32, n_heads=2, n_layers=1, d_ff=64, cond_dim=16, speaker_dim=16)
+    return FlowNAR(FlowNARConfig(vocab_size=vocab, n_bins=BINS, latent_dim=latent_dim, **sizes)).eval()
+
+def mel_codec(seed=0):
+    torch.manual_seed(seed)
+    c = MelCodec(MelCodecConfig(dim=32, n_layers=1)).eval()
+    c.spread.copy_(torch.rand(48, generator=torch.Generator().manual_seed(seed))+.5)
+    return c
+
+@pytest.fixture(scope="module")
+def voice():
+    tok = Tokenizer("letters")
+    torch.manual_seed(0)
+    codec = MicroCodec(MicroCodecConfig(n_q=N_Q, n_bins=BINS, code_dim=8, enc_dim=16, enc_layers=1, dec_dim=16, dec_layers=1)).eval()
+    ar = AR(ARConfig(group=2, frame_rate=50., vocab_size=tok.vocab_size, n_q=N_Q, n_bins=BINS, d_model=32, n_heads=2, n_layers=1,
+                     d_ff=32, code_dim=8, speaker_dim=16)).eval()
+    nar = flow(vocab=tok.vocab_size)
+    nar.info = dict(steps=3, guidance=1.5, temperature=.7)
+    return Voice(codec, ar, nar, tok, vocoder=mel_codec())
+
+@pytest.fixture(scope="module")
+def me(voice): return voice.like(Clip.load(packaged_voice()).cut(0, 2))
+
+def test_say_is_the_joined_stream_and_the_seed_decides(me):
+    said = me.say(STORY, seed=3)
+    torch.manual_seed(99)    # the global generator has no say
+    assert np.array_equal(said.samples, Clip.join(me.stream(STORY, seed=3)).samples)
+    other = me.say(STORY, seed=4)
+    assert len(other) != len(said) or not np.array_equal(other.samples, said.samples)
+
+def test_what_was_heard_stays_while_more_is_painted(me):
+    "In pieces, a sentence has its length, and its first frames do not depend on when the later ones came"
+    whole = me.say("Nobody had heard anything at all.", seed=1)
+    parts = list(me.stream("Nobody had heard anything at all.", seed=1, chunk=.2))
+    assert len(parts) > 2 and sum(map(len, parts)) == len(whole)
+
+def test_known_frames_are_kept(me):
+    request = me.request("It was late.")
+    codes = torch.randint(BINS, (40,), generator=torch.Generator().manual_seed(0))
+    durations = torch.full((int(request.text_len),), 40/int(request.text_len))
+    first, _ = me.predict_fine(request, codes[:20], durations, seed=5)
+    both, _ = me.predict_fine(request, codes, durations, first, seed=5)
+    torch.testing.assert_close(both[:20], first)
+    alone, _ = me.predict_fine(request, codes, durations, seed=5)
+    assert not torch.allclose(alone[20:], both[20:])      # the later frames see what was heard
+
+def test_flow_generates_from_the_noise_it_is_given():
+    m = flow()
+    B = FlowBatch(torch.zeros(1, 12).long(), torch.tensor([12]), torch.randn(1, 9, 52), torch.tensor([9]), torch.tensor([[1, 2]]),
+                  torch.tensor([2]), torch.tensor([[6., 6.]]), torch.tensor([0]))
+    noise = torch.randn(1, 12, 52, generator=torch.Generator().manual_seed(3))
+    drawn = m.generate(B, generator=torch.Generator().manual_seed(3))
+    torch.testing.assert_close(m.generate(B, noise=noise), drawn)
+    assert not torch.allclose(m.generate(B, noise=-noise), drawn)
+
+def test_saved_it_says_the_same(me, voice, tmp_path):
+    me.save(tmp_path/"me.voice", consent="My own voice, for a test.")
+    again = voice.like(tmp_path/"me.voice")
+    assert np.array_equal(again.say("Hello.").samples, me.say("Hello.").samples)
+
+def test_a_folder_holds_the_vocoder_too(me, tmp_path):
+    me.save_pretrained(tmp_path/"voice")
+    again = Voice.from_pretrained(tmp_path/"voice")
+    assert np.array_equal(again.say("Hello.").samples, me.say("Hello.").samples)
+    assert (tmp_path/"voice"/"vocoder.safetensors").is_file()
+
+def test_a_file_for_another_vocoder_is_refused(me, voice, tmp_path):
+    me.save(tmp_path/"me.voice")
+    other = Voice(voice.codec, voice.ar, voice.nar, voice.tokenizer, vocoder=mel_codec(1))
+    with pytest.raises(ValueError, match="make it again from its recording"): other.like(tmp_path/"me.voice")
+
+def test_a_flow_and_its_vocoder_must_agree(voice):
+    with pytest.raises(ValueError, match="paints 50 numbers"):
+        Voice(voice.codec, voice.ar, flow(50, voice.tokenizer.vocab_size), voice.tokenizer, vocoder=mel_codec())
+
+def test_load_takes_a_flow_by_its_file(voice, tmp_path):
+    save_model(tmp_path/"flow.safetensors", voice.nar, bits=32, tokenizer=voice.tokenizer.to_dict())
+    for k in ("codec", "ar", "vocoder"):
+        save_model(tmp_path/f"{k}.safetensors", getattr(voice, k), bits=32, tokenizer=voice.tokenizer.to_dict())
+    v = Voice.load(codec=tmp_path/"codec.safetensors", ar=tmp_path/"ar.safetensors", nar=tmp_path/"flow.safetensors",
+                   vocoder=tmp_path/"vocoder.safetensors")
+    assert v.flows and v.vocoder.name == "mel"
+    with pytest.raises(ValueError, match="wanted 'nar or flow'"): Voice.load(nar=tmp_path/"ar.safetensors")
