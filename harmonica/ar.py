@@ -67,7 +67,10 @@ class AR(Conditioned):
         self.head = nn.Linear(D, g*cfg.n_bins+1, bias=False)    # codes of each frame of the group, and stop
         nn.init.normal_(self.head.weight, std=.02)
 
-def n_steps(frames, group): return -(-frames//group)
+# %% ../nbs/30_ar.ipynb #a1131a53
+def n_steps(frames, group):
+    "Whole steps that hold so many frames"
+    return -(-frames//group)
 
 # %% ../nbs/30_ar.ipynb #e53bbf74
 @patch
@@ -92,6 +95,7 @@ def known_durations(self:AR,
     unused = batch.durations is None or self.cfg.length_control_mode=="stop_token"
     return torch.zeros_like(batch.text, dtype=torch.float) if unused else batch.durations.float()
 
+# %% ../nbs/30_ar.ipynb #170e4743
 @patch
 def jitter(self:AR, total, generator=None):
     "In generation the length is a guess: get used to it"
@@ -252,7 +256,13 @@ class StepStack:
         matrices = [self.head, *(m for layer in self.layers for m in layer if isinstance(m, StepLinear))]
         self.nbytes = sum(m.nbytes for m in matrices)          # fetched in each step
 
-    def embed(self, codes): return F.embedding(codes+self.rows, self.table).sum(1)   # (B,group) -> (B,D)
+# %% ../nbs/30_ar.ipynb #4331bba3
+@patch
+def embed(self:StepStack,
+    codes:Tensor, # Of one step, (B,group)
+)->Tensor: # (B,D)
+    "The input that these codes become"
+    return F.embedding(codes+self.rows, self.table).sum(1)
 
 # %% ../nbs/30_ar.ipynb #a7edcf76
 @patch
@@ -274,15 +284,17 @@ def step(self:StepStack,
         x = x + down(F.silu(g)*u)
     return F.rms_norm(x, (D,), self.norm)
 
+# %% ../nbs/30_ar.ipynb #7fa3ce13
 def attend(q, k, v, mask=None):
     "Attention of one step; the fused kernel puts a single place wrong on MPS"
     if q.device.type != "mps": return F.scaled_dot_product_attention(q, k, v, attn_mask=mask)
     a = q@k.transpose(-1,-2)*q.shape[-1]**-.5
     return (a if mask is None else a.masked_fill(~mask, float("-inf"))).softmax(-1)@v
 
-# %% ../nbs/30_ar.ipynb #3d6b91c2
+# %% ../nbs/30_ar.ipynb #4a2c0ad2
 _stacks = weakref.WeakKeyDictionary() # AR -> what its numbers were, and its StepStack
 
+# %% ../nbs/30_ar.ipynb #3d6b91c2
 @patch
 @torch.no_grad()
 def step_stack(self:AR,
@@ -328,6 +340,17 @@ def prefill(self:AR,
 
 # %% ../nbs/30_ar.ipynb #3ee4d963
 @patch
+def step_ropes(self:AR,
+    n:int, # Steps
+    like:Tensor, # Its device and type are taken
+)->list: # cos and signed sin of each step, (dim,) each
+    "How far queries and keys are turned at every step"
+    time = torch.arange(n, device=like.device, dtype=torch.float)[None]
+    cos, sin = (o[0,:,0,0].to(like.dtype) for o in angles(time, self.cfg.d_model//self.cfg.n_heads))
+    return list(zip(torch.cat([cos, cos], -1), torch.cat([-sin, sin], -1)))
+
+# %% ../nbs/30_ar.ipynb #7c96e51c
+@patch
 def output_steps(self:AR,
     context:Context, # From `encode`
     n:int, # Most steps
@@ -339,13 +362,11 @@ def output_steps(self:AR,
     h, cache = self.prefill(context, self.segment[BEGIN].expand(B, 1, -1) + cues[:,:1], n)
     seen = F.pad(context.real, (0, n+1), value=True).repeat_interleave(k, 0)[:,None,None]
     mask, cues = None if context.real.all() else seen, cues.repeat_interleave(k, 0)
-    time = torch.arange(n, device=dev, dtype=pos.dtype)[None]
-    cos, sin = (o[0,:,0,0].to(h.dtype) for o in angles(time, self.cfg.d_model//self.cfg.n_heads))
-    cos, sin = torch.cat([cos, cos], -1), torch.cat([-sin, sin], -1)
+    ropes = self.step_ropes(n, h)
     for s in range(n):
         codes = yield stack.head(h)
         x = stack.embed(codes.to(dev)) + cues[:,s+1]
-        h = stack.step(x, (cos[s], sin[s]), cache, None if mask is None else mask[...,:N+2+s])
+        h = stack.step(x, ropes[s], cache, None if mask is None else mask[...,:N+2+s])
 
 # %% ../nbs/30_ar.ipynb #02e10318
 @patch

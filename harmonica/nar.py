@@ -36,8 +36,8 @@ class NARConfig:
     max_prompt:Whole=0 # Attend to at most the last so many prompt frames (0: all); the speaker vector hears all
     corrupt:Share=.05 # Share of lower-book codes replaced at random in training
     book_decay:Share=.85 # Book j+1 is drawn this much less often than book j
-    stroke:Share=0. # Share of utterances that learn the vector of all books together, in one pass (0: none; needs a codec with entries of `code_dim`)
-    tied:Flag=True # Predict a book with the table that embeds it; False: a head of its own for each, larger and much quicker to learn
+    stroke:Share=0. # Share of utterances that learn the vector of all books together (0: none; the codec needs entries)
+    tied:Flag=True # Predict a book with the table that embeds it; False: a head for each, larger, much quicker to learn
     grad_checkpoint:Flag=False # Less memory for a third more time
 
 # %% ../nbs/40_nar.ipynb #9747a2bf
@@ -86,6 +86,7 @@ def lower_books(self:NAR,
     e = F.embedding(idx.transpose(1,2), self.codes.tables.flatten(0,1)) * keep[:,None,:,None]
     return e.flatten(2) @ self.codes.proj[:n].flatten(0,1)
 
+# %% ../nbs/40_nar.ipynb #6f020ffc
 @patch
 def forward(self:NAR,
     context:Context, # From `encode`
@@ -103,6 +104,7 @@ def forward(self:NAR,
     h = self.body(x, real[:,None,None], pick(pos, i), cond=context.speaker + self.stage(book))
     return pick(h, back)[:,N:]
 
+# %% ../nbs/40_nar.ipynb #13018b8b
 @patch
 def logits(self:NAR,
     x:Tensor, # What `forward` said, (...,D)
@@ -144,6 +146,7 @@ def seen_codes(self:NAR,
         codes = torch.where(wrong.to(codes.device), drawn.to(codes.device), codes)
     return codes
 
+# %% ../nbs/40_nar.ipynb #d34a13eb
 @patch
 def book_loss(self:NAR,
     x:Tensor, # What `forward` said of real frames, (N,D)
@@ -157,6 +160,17 @@ def book_loss(self:NAR,
     return torch.stack([F.cross_entropy(p.float(), codes, reduction="sum"), *hits])
 
 # %% ../nbs/40_nar.ipynb #09e591e6
+@patch
+def stroke_loss(self:NAR,
+    x:Tensor, # What `forward` said of real frames, (N,D)
+    codes:Tensor, # Their true codes, (N,n_q)
+    entries:Tensor, # The codec's, (n_q,n_bins,code_dim)
+)->Tensor: # (N,)
+    "How far each frame's vector is from the true one"
+    true = sum(e[c] for e,c in zip(entries, codes.T))
+    return (self.stroke(x).float()-true).pow(2).mean(-1)
+
+# %% ../nbs/40_nar.ipynb #ff517cec
 @patch
 def loss(self:NAR,
     batch:Batch, # On the model's device, with targets
@@ -175,9 +189,8 @@ def loss(self:NAR,
         keep = batch.frame_mask[rows]
         h, true = x[rows][keep], batch.codes[rows].transpose(1,2)[keep]                 # (N,D), (N,n_q)
         if j == 0:
-            z = sum(e[c] for e,c in zip(entries, true.T))
-            off = (self.stroke(h).float()-z).pow(2).mean(-1)
-            stroke, metrics["stroke"] = 25*off.sum(), off.detach().mean()               # as loud as a book: a good stroke is .2 off
+            off = self.stroke_loss(h, true, entries)
+            stroke, metrics["stroke"] = 25*off.sum(), off.detach().mean()
             continue
         part = self.book_loss(h, true[:,j], j)
         sums, n = sums + part, n + len(h)
@@ -185,12 +198,15 @@ def loss(self:NAR,
     loss_code, top1, top10 = sums.detach()/max(1, n)
     return (sums[0]+stroke)/batch.n_frames.sum(), dict(loss_code=loss_code, top1=top1, top10=top10, **metrics)
 
+# %% ../nbs/40_nar.ipynb #98643e6f
 @patch
 def check_books(self:NAR, batch, book=None, entries=None):
     "Refuse what can't be learned"
     n_q, n = batch.codes.shape[1], self.cfg.n_q
-    if n_q != n: raise ValueError(f"codes with {n_q} books: this NAR paints {n}; prepare the data with a codec of {n} books")
-    if book is not None and not 1 <= book < n: raise ValueError(f"book was {book}: NAR paints books 1 to {n-1}; book 0 is the AR's")
+    if n_q != n:
+        raise ValueError(f"codes with {n_q} books: this NAR paints {n}; prepare the data with a codec of {n} books")
+    if book is not None and not 1 <= book < n:
+        raise ValueError(f"book was {book}: NAR paints books 1 to {n-1}; book 0 is the AR's")
     if book is None and self.stroke is not None and entries is None:
         raise ValueError(f"stroke={self.cfg.stroke} without entries: give the codec's books, (n_q,n_bins,code_dim)")
 
@@ -203,35 +219,41 @@ def generate(self:NAR,
     durations:list=None, # Frames that each token takes, of each (L,), from `AR.generate` (default: spread evenly)
     n_q:int=None, # Fill this many books (default: all)
     known:Tensor=None, # Codes of the first frames that stay as they are, one sentence only, (n_q,K)
-    entries:Tensor=None, # The codec's, (n_q,n_bins,code_dim): also give the mean of the vectors that each frame may have
-    guidance:float=1., # 2: twice as far from what would be said without a prompt; without effect where the target continues the prompt
+    entries:Tensor=None, # The codec's, (n_q,n_bins,code_dim): also give the mean of the vectors a frame may have
+    guidance:float=1., # 2: twice as far from what would be said without a prompt; none where the target continues it
 )->list: # Codes of each, (n_q,T); with `entries` pairs of codes and vectors (T,code_dim)
     "Fill books 1 and up of several sentences"
-    batch = batch.with_targets([(c if isinstance(c, Tensor) else torch.tensor(c))[None] for c in codes0], durations, self.cfg)
+    books = [(c if isinstance(c, Tensor) else torch.tensor(c))[None] for c in codes0]
+    batch = batch.with_targets(books, durations, self.cfg)
     with evaluating(self):
         codes, z = self.paint(batch, n_q or self.cfg.n_q, known, entries, guidance)
     n = batch.n_frames.tolist()
     cut = [c[:,:k] for c,k in zip(codes, n)]
     return cut if entries is None else [(c, v[:k]) for c,v,k in zip(cut, z, n)]
 
+# %% ../nbs/40_nar.ipynb #df0a3390
+@patch
+def book_passes(self:NAR, batch, guidance=1.):
+    "A function of (book, codes so far, what to read off) that gives what the NAR says about every frame"
+    sees = self.encode(batch)
+    ask = lambda c, j, codes, out: out(self(c, codes, torch.full((len(batch),), j, device=codes.device)))
+    if guidance == 1 or batch.continues.all(): return lambda *a: ask(sees, *a)
+    nobody = dict(prompt=batch.prompt[...,:0], prompt_len=0*batch.prompt_len, continues=batch.continues & False)
+    null, far = self.encode(replace(batch, **nobody)), torch.where(batch.continues, 1., guidance)[:,None,None]
+    def guided(*a):
+        with_it, without = ask(sees, *a), ask(null, *a)
+        return without + far*(with_it-without)
+    return guided
+
+# %% ../nbs/40_nar.ipynb #c6db537f
 @patch
 def paint(self:NAR, batch, n_q, known=None, entries=None, guidance=1.):
     "Codes (B,n_q,T) and, with `entries`, vectors (B,T,code_dim), of a batch whose targets are book 0"
-    context, codes = self.encode(batch), batch.codes
-    guided = guidance != 1 and not batch.continues.all()
-    if guided:
-        null = self.encode(replace(batch, prompt=batch.prompt[...,:0], prompt_len=0*batch.prompt_len, continues=batch.continues & False))
-        far = torch.where(batch.continues, 1., guidance)[:,None,None]
-    def pass_for(j, out):
-        book = torch.full((len(batch),), j, device=codes.device)
-        x = out(self(context, codes, book))
-        if not guided: return x
-        without = out(self(null, codes, book))
-        return without + far*(x-without)
+    say, codes = self.book_passes(batch, guidance), batch.codes
     in_one_stroke = entries is not None and self.stroke is not None
-    z = pass_for(0, self.stroke) if in_one_stroke else None if entries is None else entries[0][codes[:,0]]
+    z = say(0, codes, self.stroke) if in_one_stroke else None if entries is None else entries[0][codes[:,0]]
     for j in range(1, n_q):
-        scores = pass_for(j, lambda x: self.logits(x, j))
+        scores = say(j, codes, lambda x: self.logits(x, j))
         new = scores.argmax(-1)
         if entries is not None and not in_one_stroke: z = z + scores.softmax(-1)@entries[j]
         if known is not None: new[:,:known.shape[1]] = known[j].to(new.device)
