@@ -17,7 +17,7 @@ import numpy as np, torch
 from fastcore.basics import patch
 from tqdm.auto import tqdm
 from .codec import Clip, load_codec, packaged_voice, reference
-from .files import need
+from .files import need, parse_json, read_text, reading
 from .pretrained import import_torchaudio
 from .likeness import DVector, GE2E, flat, nearest_voice
 from .detectors import DOSES, KINDS, LIMITS, band_filters, bands, clipping, ending, failures, heard_in, judge, looping, noise, pace, repeats, silence, spoil, spoken, symptoms, usual, words
@@ -399,9 +399,11 @@ def load(cls:Report,
     p = Path(path)
     if p.is_dir(): p = p/"results.json"
     if not p.is_file(): raise ValueError(f"no results {p}: give a results.json or the folder it is in")
-    try: r = json.loads(p.read_text(encoding="utf-8"))
-    except json.JSONDecodeError: raise ValueError(f"{p} is not JSON: give a results.json") from None
-    return cls(r)
+    with reading(p, "results of harmonica-evaluate", "give a results.json"):
+        report = cls(parse_json(read_text(p)))
+        lost = [k for k in SCHEMA["required"] if k not in report.results]
+        if lost: raise ValueError(f"{', '.join(lost)} missing")
+    return report
 
 def _folder(path):
     try:

@@ -11,38 +11,48 @@ __all__ = ['NOTE', 'weights_file', 'Watermark', 'watermark', 'is_synthetic']
 import importlib.util
 from functools import lru_cache
 from pathlib import Path
-import numpy as np, torch
+import numpy as np
+import torch
 import torch.nn.functional as F
 from fastcore.basics import patch
 from torch import Tensor
 from .codec import Clip
 
 # %% ../nbs/58_watermark.ipynb #e6cc50d6
-NOTE = "synthetic speech by Harmonica"    # what files say in words, where their format has a place for it
-_RATE, _N, _HOP, _BANDS = 24000, 1536, 240, 128   # Hz; samples a window and a step; bands below 2 kHz
-_FLOOR, _RANGE, _THEIRS = -180., 195., 20*np.log10(2048/1536)   # dB: silence, the span that becomes 0 to 1, and how much louder Perth's longer windows are
+NOTE = "synthetic speech by Harmonica" # what files say in words, where their format has a place for it
 
 def weights_file(
 )->Path: # None where the extra is not installed
     "Where the weights of the mark lie"
     spec = importlib.util.find_spec("perth")
-    found = spec and sorted(Path(spec.submodule_search_locations[0]).glob("perth_net/pretrained/implicit/*.pth.tar"))
+    if spec is None: return None
+    found = sorted(Path(spec.submodule_search_locations[0]).glob("perth_net/pretrained/implicit/*.pth.tar"))
     return found[-1] if found else None
+
+# %% ../nbs/58_watermark.ipynb #58a00002
+_RATE, _N, _HOP, _BANDS = 24000, 1536, 240, 128 # Hz; samples a window and a step; bands below 2 kHz
+
+def _network(state, name):
+    "Seven convolutions of a saved network: (weight, bias) each"
+    return [(state[f"{name}.{i}.conv.weight"], state[f"{name}.{i}.conv.bias"]) for i in range(7)]
 
 class Watermark:
     "Puts a mark into speech, and finds it again"
-    rate = _RATE   # Hz, the only one that can be marked
+    rate = _RATE # Hz, the only one that can be marked
     def __init__(self,
         path=None, # Perth's weights (default: those of the installed package)
     ):
         path = path or weights_file()
         if path is None: raise ImportError("the mark needs its weights: pip install \"harmonica-tts[watermark]\"")
         try: state = torch.load(path, map_location="cpu", weights_only=True)["model"]
-        except Exception as e: raise ValueError(f"'{path}' can't be read as Perth's weights ({type(e).__name__}): pip install --force-reinstall resemble-perth") from None
-        net = lambda name: [(state[f"{name}.{i}.conv.weight"], state[f"{name}.{i}.conv.bias"]) for i in range(7)]
-        self.writer = net("encoder.layers")
-        self.readers = {pace: net(f"decoder.{k}_layers") for k,pace in (("slow", 1.25), ("normal", 1.), ("fast", .75))}
+        except Exception as e:
+            raise ValueError(f"'{path}' can't be read as Perth's weights ({type(e).__name__}): "
+                "pip install --force-reinstall resemble-perth") from None
+        self.writer = _network(state, "encoder.layers")
+        paces = dict(slow=1.25, normal=1., fast=.75)
+        self.readers = {pace: _network(state, f"decoder.{name}_layers") for name,pace in paces.items()}
 
+# %% ../nbs/58_watermark.ipynb #58a00004
 @lru_cache
 def watermark(
 )->Watermark: # None where the extra is not installed
@@ -50,6 +60,9 @@ def watermark(
     return Watermark() if weights_file() else None
 
 # %% ../nbs/58_watermark.ipynb #fb80e3e5
+_FLOOR, _RANGE = -180., 195. # dB: silence, and the span that becomes 0 to 1
+_THEIRS = 20*np.log10(2048/_N) # dB that Perth's windows are louder than ours
+
 def _levels(spec): # Complex (bands,T) -> 0 to 1
     return (20*torch.log10(spec.abs().clamp(min=1e-12))+_THEIRS).clamp(min=_FLOOR).sub(_FLOOR)/_RANGE
 
@@ -62,6 +75,9 @@ def _convolve(x, layers):
         if i < len(layers)-1: x = F.leaky_relu(x, .01)
     return x
 
+# %% ../nbs/58_watermark.ipynb #58a00006
+_SPARED, _STRENGTH = 24, 1.5 # bands up to 375 Hz that stay as they were; of Perth's change in the others
+
 @patch
 @torch.inference_mode()
 def change(self:Watermark,
@@ -69,16 +85,30 @@ def change(self:Watermark,
     loudest:float=0., # The fullest frame so far, where `x` goes on from earlier sound
 )->tuple: # What to add, (N,); the fullest frame
     "The mark that belongs to a sound"
-    n = len(x); x = F.pad(x, (0, max(0, _N-n)))
-    spec = _spectrum(x); levels = _levels(spec)
-    full = levels.sum(0); loudest = max(loudest, float(full.max()))
-    by = _convolve(levels[None,:_BANDS], self.writer)[0]*_RANGE*(full > .05*loudest)   # dB; digital silence stays silent
-    added = torch.zeros_like(spec); added[:_BANDS] = spec[:_BANDS]*(10**(by/20)-1)
+    n = len(x)
+    x = F.pad(x, (0, max(0, _N-n)))
+    spec = _spectrum(x)
+    levels = _levels(spec)
+    full = levels.sum(0)
+    loudest = max(loudest, float(full.max()))
+    by = _STRENGTH*_RANGE*_convolve(levels[None,:_BANDS], self.writer)[0]*(full > .05*loudest) # dB; no sound, no mark
+    added = torch.zeros_like(spec)
+    added[_SPARED:_BANDS] = (spec[:_BANDS]*(10**(by/20)-1))[_SPARED:]
     return torch.istft(added, _N, _HOP, window=torch.hann_window(_N), length=len(x))[:n], loudest
 
 # %% ../nbs/58_watermark.ipynb #eaa105df
-_PAST, _EDGE = 12000, 240   # samples that a piece may look back, and of fading at its edges
+_PAST, _EDGE = 12000, 240 # samples that a piece may look back, and of fading at its edges
 
+def _faded(added):
+    "The mark of a piece, nothing at both ends"
+    k = min(_EDGE, len(added)//2)
+    ramp = torch.linspace(0, 1, k+1)[:-1]
+    added = added.clone()
+    added[:k] *= ramp
+    added[len(added)-k:] *= ramp.flip(0)
+    return added
+
+# %% ../nbs/58_watermark.ipynb #58a00008
 @patch
 def stream(self:Watermark,
     clips, # Clips of one speech, in order, at 24 kHz
@@ -86,13 +116,13 @@ def stream(self:Watermark,
     "Mark speech while it comes"
     past, loudest = torch.zeros(0), 0.
     for clip in clips:
-        if clip.rate != _RATE: raise ValueError(f"a clip of {clip.rate} Hz: only sound of {_RATE} Hz can be marked, give clip.to({_RATE})")
-        x = torch.cat([past, torch.from_numpy(clip.samples)]); n = len(clip)
+        if clip.rate != _RATE:
+            raise ValueError(f"a clip of {clip.rate} Hz: only sound of {_RATE} Hz can be marked, give clip.to({_RATE})")
+        sound = torch.from_numpy(clip.samples)
+        x = torch.cat([past, sound])
         added, loudest = self.change(x, loudest)
-        k = min(_EDGE, n//2); ramp = torch.linspace(0, 1, k+1)[:-1]
-        added = added[-n:].clone(); added[:k] *= ramp; added[n-k:] *= ramp.flip(0)
         past = x[-_PAST:]
-        yield Clip((torch.from_numpy(clip.samples)+added).numpy(), clip.rate, NOTE, clip.words)
+        yield Clip((sound+_faded(added[len(x)-len(sound):])).numpy(), clip.rate, NOTE, clip.words)
 
 @patch
 def mark(self:Watermark,
@@ -102,34 +132,49 @@ def mark(self:Watermark,
     return next(self.stream([clip]))
 
 # %% ../nbs/58_watermark.ipynb #c770da7e
-def _read(levels, full, pace, layers):
-    scale = lambda v, **how: v if pace == 1 else F.interpolate(v, size=int(v.shape[-1]*pace), **how)
-    out, on = _convolve(scale(levels, mode="linear", align_corners=True), layers), scale(full, mode="nearest")
-    return ((out*on).sum(2)/on.sum(2))[0]     # how sure this reader is, and what it says
+_HEARD = 30 # dB below the loudest frame: quieter ones say nothing
 
+def _loud(spec, levels): # -> (T,), 1 where there is something to hear
+    full, energy = levels.sum(0), 20*torch.log10(spec[:_BANDS].abs().pow(2).sum(0).sqrt().clamp(min=1e-12))
+    return ((full > .05*full.max()) & (energy > energy.max()-_HEARD)).float()
+
+def _read(levels, on, pace, layers):
+    "How sure this reader is, and what it says"
+    size = int(levels.shape[-1]*pace)
+    if pace != 1:
+        levels = F.interpolate(levels, size=size, mode="linear", align_corners=True)
+        on = F.interpolate(on, size=size, mode="nearest")
+    return ((_convolve(levels, layers)*on).sum(2)/on.sum(2))[0]
+
+# %% ../nbs/58_watermark.ipynb #58a00010
 @patch
 @torch.inference_mode()
+def _confidence(self:Watermark, x):
+    "0 to 1 for one window of samples"
+    spec = _spectrum(F.pad(x, (0, max(0, _N-len(x)))))
+    levels = _levels(spec)
+    on = _loud(spec, levels)[None,None]
+    if not on.any(): return 0. # silence
+    said = [_read(levels[None,:_BANDS], on, pace, layers) for pace,layers in self.readers.items()]
+    sure, says = torch.stack(said).T
+    return float((sure.softmax(0)*says).sum().clamp(0, 1))
+
+@patch
 def heard(self:Watermark,
     clip:Clip, # Of any rate
     seconds:float=10., # Length of a window
 )->np.ndarray: # One value a window, 0 to 1: over .5 the mark is there
     "Where in a sound the mark is"
-    clip = clip.to(_RATE); n, found = round(seconds*_RATE), []
-    edges = range(0, max(1, len(clip)-n//4), n)                       # a rest of a quarter window belongs to the window before
-    for i in edges:
-        x = torch.from_numpy(clip.samples[i:None if i == edges[-1] else i+n])
-        levels = _levels(_spectrum(F.pad(x, (0, max(0, _N-len(x))))))
-        full = levels.sum(0); on = (full > .05*full.max()).float()[None,None]
-        if not on.any(): found.append(0.); continue                   # silence
-        sure, says = torch.stack([_read(levels[None,:_BANDS], on, p, l) for p,l in self.readers.items()]).T
-        found.append(float((sure.softmax(0)*says).sum().clamp(0, 1)))
-    return np.array(found)
+    x, n = torch.from_numpy(clip.to(_RATE).samples), round(seconds*_RATE)
+    edges = [*range(0, max(1, len(x)-n//4), n), len(x)]
+    return np.array([self._confidence(x[a:b]) for a,b in zip(edges, edges[1:])])
 
+# %% ../nbs/58_watermark.ipynb #58a00012
 def is_synthetic(
     src, # Path, bytes, open file, or Clip
 )->dict: # marked (bool), confidence (0 to 1), windows of 10 s with their confidence, note (what the file says in words)
     "Does a sound bear the mark?"
     clip = Clip.load(src)
-    m = watermark() or Watermark()                                    # says what is missing
-    found = m.heard(clip)
-    return dict(marked=bool(found.max() >= .5), confidence=round(float(found.max()), 3), windows=[round(float(v), 3) for v in found], note=clip.comment)
+    found = (watermark() or Watermark()).heard(clip) # without the extra, `Watermark` says what is missing
+    most, windows = float(found.max()), [round(float(v), 3) for v in found]
+    return dict(marked=most >= .5, confidence=round(most, 3), windows=windows, note=clip.comment)

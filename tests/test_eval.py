@@ -58,6 +58,12 @@ def test_results_follow_the_schema(reader, said, tmp_path):
     assert page.count("<audio") == 3 and "src=\"http" not in page and "95% interval" in page and page.index("<b>c</b>") < page.index("<b>a</b>")
     assert "table" in rep._repr_html_() and "length error" in repr(rep)
 
+@pytest.mark.parametrize("text", ["", "[]", "3", "{}", "["*100000, '{"schema": "harmonica-results", "version": 1}', "\xff"])
+def test_results_that_are_none(tmp_path, text):
+    (tmp_path/"r.json").write_text(text, encoding="latin-1")
+    with pytest.raises(ValueError, match="r.json") as e: Report.load(tmp_path/"r.json")
+    assert "\n" not in str(e.value)
+
 def test_resume_does_only_what_is_missing(reader, said, tmp_path, monkeypatch):
     p = [str(reader.cut(i, 1.5).save(tmp_path/f"{i}.wav")) for i in range(3)]; calls = []
     real = ev._score; monkeypatch.setattr(ev, "_score", lambda row, *a: (calls.append(row["id"]), real(row, *a))[1])
