@@ -362,7 +362,7 @@ def synthesize(
     input:str=None,            # Read what to say from a file: .txt, or .md without its marks
     voice:str=None,            # A packaged voice by its name, see --list-voices
     list_voices:bool=False,    # List the packaged voices
-    reference:str=None,        # Whose voice: a recording, 3 to 10 s are best (WAV, FLAC, OGG, MP3), or a saved .voice (default: the packaged voice)
+    reference:str=None,        # Whose voice: a recording of 3 s or more, of which the best part is used (WAV, FLAC, OGG, MP3), or a saved .voice (default: the packaged voice)
     reference_text:str=None,   # What is said in the reference, word for word, if known
     output:str="output.wav",   # Sound file to write: .wav, .flac, .ogg, .opus or .mp3; - sends WAV to a pipe
     split:str=None,            # A file for each paragraph or chapter (a heading of .md), output-001.wav and so on: paragraph or chapter

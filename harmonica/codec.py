@@ -458,7 +458,7 @@ def best(self:Clip,
     min_seconds:float=1., # Refuse what is shorter than this, or has under half of this to hear
 )->Clip:
     "The window with the most to hear in it"
-    need = f"give at least {min_seconds:g} s of speech, 3 to 10 s is best"
+    need = f"give at least {min_seconds:g} s of speech, 3 s or more is best"
     if self.seconds < min_seconds: raise ValueError(f"the sound is too short ({self.seconds:.2f} s): {need}")
     on = _heard(self); n = max(1, round(_HOP * self.rate)); w = max(1, round(seconds / _HOP))
     if on.sum() * _HOP < min_seconds / 2: raise ValueError(f"only {on.sum()*_HOP:.2f} s of the sound is audible: {need}")
@@ -487,7 +487,7 @@ def reference(
         if len(piece) < len(clip): notes.append(f"used the best {piece.seconds:.1f} s of {clip.seconds:.1f} s")
         out = piece.tidy(rate)
         if piece.seconds - out.seconds > .3: notes.append(f"silence trimmed, {out.seconds:.1f} s left")
-        if out.seconds < 3: notes.append(f"only {out.seconds:.1f} s: 3 to 10 s give a closer likeness")
+        if out.seconds < 3: notes.append(f"only {out.seconds:.1f} s: 3 s or more give a closer likeness")
         peak = abs(piece.samples).max()
         if peak > .3 and (abs(piece.samples) > .999*peak).mean() > 1e-3: notes.append("clipped: the loudest parts are cut flat, record more quietly if you can")
         lv = piece.levels(); gap = np.mean(lv[lv >= np.median(lv)]) - np.percentile(lv, 5)

@@ -778,13 +778,13 @@ def doctor(
     clip, found = Clip.load(src), []
     tell = lambda serious, what: found.append((serious, what))
     s = symptoms(clip); on = heard_in(clip).sum()/100
-    if on < 2: tell(True, f"only {on:.1f} s of speech: give 3 to 10 s")
-    elif on < 3: tell(False, f"{on:.1f} s of speech: 3 to 10 s give a closer likeness")
+    if on < 2: tell(True, f"only {on:.1f} s of speech: give 3 s or more")
+    elif on < 3: tell(False, f"{on:.1f} s of speech: 3 s or more give a closer likeness")
     if s["clipping"] > LIMITS["clipping"]: tell(True, "clipped: the loudest parts are cut flat; record more quietly or further from the microphone")
     if s["noise"] < LIMITS["noise"]: tell(True, f"noisy (gaps in the voice are only {s['noise']:.0f} dB deep, {LIMITS['noise']:.0f} is the least): the noise will be heard in the clone; record in a quiet room or clean it first")
     elif s["noise"] < 31: tell(False, f"some noise or echo (gaps in the voice are {s['noise']:.0f} dB deep, 35 and more is clean): a quieter, softer room helps")
     if s["looping"] > LIMITS["looping"]: tell(True, "something repeats: is it music, or an edited file? give plain speech")
-    if s["silence"] > LIMITS["silence"]: tell(False, f"a silence of {s['silence']:.1f} s: only the best 10 s are used, a closer cut leaves more speech in them")
+    if s["silence"] > LIMITS["silence"]: tell(False, f"a silence of {s['silence']:.1f} s: only the best part is used, a closer cut leaves more speech in it")
     if s["ending"] > LIMITS["ending"]: tell(False, "ends in the middle of a sound: let the last word finish")
     if clip.rate < 16000: tell(False, f"recorded at {clip.rate} Hz: all above {clip.rate/2000:g} kHz is missing and will be missing in the clone; 24000 Hz or more is best")
     else:

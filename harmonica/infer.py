@@ -256,7 +256,7 @@ def load(cls:Voice,
 # %% ../nbs/60_infer.ipynb #8c065d30
 @patch
 def like(self:Voice,
-    reference, # Path, bytes, open file, Clip, a saved "me.voice", or the name of a packaged voice: 3 to 10 s of speech are best
+    reference, # Path, bytes, open file, Clip, a saved "me.voice", or the name of a packaged voice: the best part of it, up to `prompt_seconds`, is used
     text:str=None, # What is said in it, word for word, if you know it
 )->Voice: # A voice with that prompt; the models are shared
     "The same models, speaking like somebody"

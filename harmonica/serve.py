@@ -190,7 +190,7 @@ label{display:block;margin-top:.6em}audio{width:100%}fieldset{margin-top:1.5em;b
 <label>Text <textarea id="text" rows="5">Good morning. Type something, and listen.</textarea></label>
 <button id="speak">Speak</button> <a id="save" hidden download="speech.mp3">Download</a><p id="says" role="status"></p><audio id="player" controls hidden></audio>
 <fieldset><legend>A voice of your own</legend><label>Name <input id="name" placeholder="letters, figures and dashes"></label>
-<label>Recording, 3 to 10 seconds <input id="file" type="file" accept="audio/*"></label><button id="record">Record</button>
+<label>Recording, 3 seconds or more <input id="file" type="file" accept="audio/*"></label><button id="record">Record</button>
 <label>Consent <textarea id="consent" rows="2" placeholder="Who speaks here, and what they agreed to: &quot;This is my own voice, for my own use.&quot;"></textarea></label>
 <button id="add">Add</button></fieldset>
 <label>Token, where the server wants one <input id="token" type="password"></label>
@@ -335,7 +335,7 @@ def make_app(
     async def add_voice(request):
         _own(request, token); _small(request, limits.upload+10_000, "an upload")
         async with request.form(max_files=1, max_fields=10, max_part_size=10_000) as form:
-            if not hasattr(form.get("file"), "read"): raise Refused(400, "file is missing: send a recording of 3 to 10 s as multipart form data", "file")
+            if not hasattr(form.get("file"), "read"): raise Refused(400, "file is missing: send a recording of 3 s or more as multipart form data", "file")
             name, consent, text, data = form.get("name"), form.get("consent"), form.get("text"), await form["file"].read()
         voices.check(name, consent)
         return JSONResponse(await once(voices.add, name, data, consent, text), 201)

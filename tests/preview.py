@@ -13,8 +13,14 @@ STYLE = """<style>
   nav.site a { display: block; padding: .1rem 0; color: #24507a; text-decoration: none; } nav.site a.here { font-weight: bold; } nav.site p { margin: .8rem 0 .1rem; color: #777; }
   main { min-width: 0; } .jp-InputPrompt, .jp-OutputPrompt, .jp-Collapser { display: none; } audio { max-width: 100%; height: 32px; }
   .jp-InputArea-editor { border: 0; background: #f6f6f4; } .jp-RenderedHTMLCommon table { margin-left: 0; } blockquote { margin: 0 0 1rem; color: #555; }
-  @media (max-width: 50rem) { body { display: block; } nav.site { position: static; max-height: none; } }
-</style>"""
+  nav.site summary { cursor: pointer; font-weight: bold; }
+  .jp-InputArea-editor pre, .jp-OutputArea-output pre { overflow-x: auto; white-space: pre; } .jp-RenderedHTMLCommon table { display: block; overflow-x: auto; max-width: 100%; }
+  .jp-RenderedHTMLCommon { overflow-wrap: anywhere; } img { max-width: 100%; height: auto; }
+  @media (min-width: 50.01rem) { nav.site summary { display: none; } }
+  @media (max-width: 50rem) { body { display: block; padding: .5rem; } nav.site { position: static; max-height: none; } .jp-Notebook, .jp-Cell { padding-left: 0 !important; padding-right: 0 !important; } }
+  @media (prefers-color-scheme: dark) { body, .jp-Notebook, .jp-RenderedHTMLCommon { background: #16181c !important; color: #ddd !important; } nav.site a { color: #8fbce6; } .jp-InputArea-editor { background: #22252b; } .jp-OutputArea-output img { background: #fff; } }
+</style>
+<script>addEventListener("DOMContentLoaded", () => { document.querySelector("nav.site details").open = innerWidth > 800 })</script>"""
 
 def title(nb): return next((l[2:].strip() for c in nb.cells if c.cell_type == "markdown" for l in c.source.split("\n") if l.startswith("# ")), None)
 
@@ -53,10 +59,39 @@ def preview(out=ROOT/"_docs"):
         page, _ = export.from_notebook_node(nb)
         page = re.sub(r'(href="(?!https?:)[^"]+)\.ipynb', r"\1.html", page).replace("</head>", STYLE + "</head>", 1)
         page = re.sub(r"<title>.*?</title>", f"<title>{html.escape(name[p])}</title>", page, count=1, flags=re.S)
+        page = described(page, nb, name[p]).replace('preload="none"', 'preload="metadata"')
+        menu = f'<nav class="site"><details open><summary>Chapters</summary>{nav}</details></nav>'
         (out/p).parent.mkdir(parents=True, exist_ok=True)
-        (out/p).write_text(page.replace("<main>", f'<nav class="site">{nav}</nav><main>', 1), encoding="utf-8")
+        (out/p).write_text(page.replace("<main>", f"{menu}<main>", 1), encoding="utf-8")
+    for f in (ROOT/"nbs").glob("*.png"): shutil.copy(f, out/f.name)
     return sorted(pages)
+
+def described(page, nb, chapter):
+    "An alternative text for each plot: what is said just before it, or what chapter it is in"
+    said, texts = "", []
+    for c in nb.cells:
+        if c.cell_type == "markdown": said = re.sub(r"[#>*`|]|\[([^\]]*)\]\([^)]*\)", r"\1", c.source).strip().split("\n")[-1]
+        texts += [said or chapter for o in c.get("outputs", []) if "image/png" in o.get("data", {})]
+    texts = iter(texts)
+    bare = r'<img (?![^>]*\balt="[^"]+")([^>]*src="\s*data:image/png)'
+    return re.sub(bare, lambda m: f'<img alt="{html.escape(next(texts, chapter)[:150], quote=True)}" ' + re.sub(r'\balt(=""|(?=\s))', "", m[1]), page)
+
+def broken(out=ROOT/"_docs"):
+    "Links and images of the preview that lead nowhere, and images that say nothing"
+    found = []
+    for page in sorted(Path(out).rglob("*.html")):
+        text = re.sub(r"(?s)<(script|style)\b.*?</\1>", "", page.read_text(encoding="utf-8"))
+        ids = set(re.findall(r'\bid="([^"]+)"', text))
+        for l in re.findall(r'\b(?:href|src)="(?!https?:|data:|mailto:)([^"]+)"', text):
+            to, _, mark = html.unescape(l).partition("#")
+            target = page if not to else (page.parent/to)
+            if not target.exists(): found.append(f"{page.name}: {l}")
+            elif not to and mark and mark not in ids: found.append(f"{page.name}: #{mark}")
+        found += [f"{page.name}: an image without a text" for i in re.findall(r"<img\b[^>]*>", text) if not re.search(r'\balt="[^"]+"', i)]
+    return found
 
 if __name__ == "__main__":
     made = preview()
     print(f"{len(made)} pages: open _docs/index.html")
+    for l in (bad := broken()): print("broken:", l)
+    raise SystemExit(bool(bad))

@@ -4,7 +4,7 @@ from configparser import ConfigParser
 from pathlib import Path
 import pytest, tomllib, yaml
 sys.path.insert(0, str(Path(__file__).parent))
-from readme import readme
+from readme import readme, sounds
 
 ROOT = Path(__file__).resolve().parents[1]
 NBS = sorted(p for p in (ROOT/"nbs").rglob("*.ipynb") if not re.search(r"/[._]", str(p.relative_to(ROOT))))
@@ -118,6 +118,7 @@ def test_players_that_stand_side_by_side_differ(nb):
 
 def test_readme_is_the_index():
     assert (ROOT/"README.md").read_text(encoding="utf-8") == readme(), "README.md is not made from nbs/index.ipynb: make readme"
+    assert {p.name: p.read_bytes() for p in (ROOT/"nbs/sounds").glob("*")} == sounds(), "nbs/sounds is not made from nbs/index.ipynb: make readme"
 
 def test_links_lead_somewhere():
     for f in [ROOT/"README.md", ROOT/"CONTRIBUTING.md", ROOT/"CHANGELOG.md"]:
