@@ -166,7 +166,8 @@ def excerpt(self:Aligner,
     sound = np.cumsum(frames*np.array([phone_class(c) != 0 for c in symbols], bool))
     heads = [Tokenizer("phonemes").symbols(" ".join(words[:k]), normalized=True) for k in range(1, len(words)+1)]
     cuts = [(0, 0)] + [(k, len(h)+1) for k,h in enumerate(heads, 1) if symbols.startswith(f" {h} ")]
-    spans = [(a, b) for i,a in enumerate(cuts) for b in cuts[i+1:] if len(ends) and ends[b[1]-1]-ends[a[1]]+2*edge <= seconds]
+    fit = lambda a, b: len(ends) and ends[b[1]-1]-ends[a[1]]+2*edge <= seconds
+    spans = [(a, b) for i,a in enumerate(cuts) for b in cuts[i+1:] if fit(a, b)]
     if not spans: return None
     (i,p), (j,q) = max(spans, key=lambda s: sound[s[1][1]-1]-sound[s[0][1]])
     start = ends[p] - min(edge, frames[p]*self.cfg.hop/self.cfg.sample_rate/2)

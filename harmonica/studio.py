@@ -33,7 +33,8 @@ class Studio:
     ):
         self.voice, self.check, self.takes, self.past = voice, check, [], []
         self.packaged = {"packaged reader": None, **{k: k for k in packaged_voices() if k != "reader"}}
-        self.voices, self.looks = dict.fromkeys(self.packaged), {}   # name: Voice once it is used; name: what its recording looks like
+        self.voices = dict.fromkeys(self.packaged) # name: Voice, once it is used
+        self.looks = {} # name: what its recording looks like
         self.stop, self.work = threading.Event(), None
         w = _widgets()
         self.make_voices(w)
@@ -126,20 +127,23 @@ def make_takes(self:Studio, w):
 _RECORD = """(async b => {
   if (b.rec) return b.rec.stop();
   let mic;
-  try { mic = await navigator.mediaDevices.getUserMedia({audio: true}) } catch (e) { b.textContent = 'No microphone: ' + e.message; return }
+  try { mic = await navigator.mediaDevices.getUserMedia({audio: true}) }
+  catch (e) { b.textContent = 'No microphone: ' + e.message; return }
   const rec = b.rec = new MediaRecorder(mic), parts = [], began = Date.now();
   const ear = new AudioContext(), meter = ear.createAnalyser(), wave = new Float32Array(meter.fftSize);
   ear.createMediaStreamSource(mic).connect(meter);
   const tick = setInterval(() => {
     meter.getFloatTimeDomainData(wave);
     const level = Math.min(8, Math.round(8 * Math.sqrt(Math.max(...wave.map(Math.abs)))));
-    b.textContent = `Stop ${Math.round((Date.now() - began) / 1000)} s ${'\u25ae'.repeat(level)}${'\u25af'.repeat(8 - level)}`;
+    const shown = '\u25ae'.repeat(level) + '\u25af'.repeat(8 - level);
+    b.textContent = `Stop ${Math.round((Date.now() - began) / 1000)} s ${shown}`;
   }, 200);
   rec.ondataavailable = e => parts.push(e.data);
   rec.onstop = async () => {
     clearInterval(tick); ear.close(); mic.getTracks().forEach(t => t.stop()); b.rec = null; b.textContent = 'Record';
     const sound = await new AudioContext({sampleRate: 24000}).decodeAudioData(await new Blob(parts).arrayBuffer());
-    const bytes = new Uint8Array(Int16Array.from(sound.getChannelData(0), v => 32767 * Math.max(-1, Math.min(1, v))).buffer);
+    const whole = v => 32767 * Math.max(-1, Math.min(1, v));
+    const bytes = new Uint8Array(Int16Array.from(sound.getChannelData(0), whole).buffer);
     let s = ''; for (let i = 0; i < bytes.length; i += 32768) s += String.fromCharCode(...bytes.subarray(i, i + 32768));
     const box = document.querySelector('.NAME textarea'); box.value = btoa(s);
     for (const e of ['input', 'change']) box.dispatchEvent(new Event(e, {bubbles: true}));
@@ -152,9 +156,11 @@ _RECORD = """(async b => {
 def _recorder(self:Studio, w):
     "A record button, and the hidden box it writes to"
     name = f"harmonica-{id(self)}"
-    mail = w.Textarea(layout=w.Layout(display="none")); mail.add_class(name)
+    mail = w.Textarea(layout=w.Layout(display="none"))
+    mail.add_class(name)
     js = html.escape(_RECORD.replace("NAME", name), quote=True)
-    return w.HTML(f'<button class="jupyter-button widget-button" style="width:12em" onclick="{js}">Record</button>'), mail
+    look = 'class="jupyter-button widget-button" style="width:12em"'
+    return w.HTML(f'<button {look} onclick="{js}">Record</button>'), mail
 
 # %% ../nbs/65_studio.ipynb #f2247757
 @patch
@@ -162,7 +168,8 @@ def _recorded(self:Studio, change):
     if not change["new"]: return
     pcm = np.frombuffer(base64.b64decode(change["new"]), dtype="<i2")
     self.mail.value = ""
-    self.hear(f"recording {sum(n.startswith('recording') for n in self.voices)+1}", Clip(pcm, 24000) if len(pcm) else b"")
+    n = sum(name.startswith("recording") for name in self.voices)
+    self.hear(f"recording {n+1}", Clip(pcm, 24000) if len(pcm) else b"")
 
 @patch
 def _uploaded(self:Studio, change):
@@ -198,7 +205,8 @@ def _level(clip):
     "Length, level and noise, in words"
     lv, on = clip.levels(), clip.active()
     if not on.any(): return f"{clip.seconds:.1f} s of silence"
-    return f"{clip.seconds:.1f} s, level {lv[on].mean():.0f} dBFS, noise {lv[on].mean()-np.percentile(lv, 5):.0f} dB below the voice"
+    voice = lv[on].mean()
+    return f"{clip.seconds:.1f} s, level {voice:.0f} dBFS, noise {voice-np.percentile(lv, 5):.0f} dB below the voice"
 
 # %% ../nbs/65_studio.ipynb #c5746407
 @patch
@@ -249,14 +257,18 @@ def _remember(self:Studio): self.past.append((dict(self.voices), dict(self.looks
 def ready(self:Studio)->Voice:
     "The models, loaded when first asked for"
     if self.voice is None:
-        self._say("Loading the models ..."); self.voice = Voice.load(); self._say("")
+        self._say("Loading the models ...")
+        self.voice = Voice.load()
+        self._say("")
     return self.voice
 
 @patch
 def chosen(self:Studio)->Voice:
     "The voice in the box"
     name = self.who.value
-    if self.voices[name] is None: self.voices[name] = self.ready() if self.packaged[name] is None else self.ready().like(self.packaged[name])
+    if self.voices[name] is None:
+        packaged = self.packaged[name]
+        self.voices[name] = self.ready() if packaged is None else self.ready().like(packaged)
     return self.voices[name]
 
 @patch
@@ -273,7 +285,9 @@ def hear(self:Studio,
 )->bool: # Was it good?
     "Add a voice to choose from"
     try: me = self.ready().like(sound, self.words.value.strip() or None)
-    except ValueError as e: self._say(str(e)); return False
+    except ValueError as e:
+        self._say(str(e))
+        return False
     name = f"my {name}" if name in self.packaged else name
     self._remember()
     self.voices[name], self.looks[name] = me, self.examine(sound, me.notes)
@@ -310,11 +324,12 @@ def speak(self:Studio)->Clip: # None if something was wrong
         self._say("Speaking ...")
         clips = self._said(voice, text, how)
         lost = left_out(text)
-    except ValueError as e: self._say(str(e)); return
+    except ValueError as e: return self._say(str(e))
     finally: self._busy(False)
     note = f"nobody could read {lost}: left out" if lost else ""
     if not clips: return self._say("cancelled before the first sentence was there")
-    self._say("; ".join(filter(None, ["cancelled: what was said till then is kept" if self.stop.is_set() else "", note])))
+    ended = "cancelled: what was said till then is kept" if self.stop.is_set() else ""
+    self._say("; ".join(filter(None, [ended, note])))
     clip = Clip.join(clips)
     shown = {k: "own" if v is None else f"{v:g}" for k,v in how.items()}
     self._remember()
@@ -331,7 +346,9 @@ def start(self:Studio):
     "Speak in the background"
     def work():
         try: self.speak()
-        except Exception as e: self._say(f"{type(e).__name__}: {e}"); raise
+        except Exception as e:
+            self._say(f"{type(e).__name__}: {e}")
+            raise
     self.work = threading.Thread(target=work, daemon=True)
     self.work.start()
 
@@ -375,7 +392,8 @@ def keep(self:Studio,
     except (ValueError, OSError) as e: return self._say(str(e))
     self.consent.value = "" # it was for this voice: the next one is asked for again
     whole = base64.b64encode(path.read_bytes()).decode()
-    self._say(f"saved {path} ", f'<a download="{path.name}" href="data:application/octet-stream;base64,{whole}">download</a>')
+    link = f'<a download="{path.name}" href="data:application/octet-stream;base64,{whole}">download</a>'
+    self._say(f"saved {path} ", link)
     return path
 
 # %% ../nbs/65_studio.ipynb #46de5ef0
@@ -393,7 +411,8 @@ def rename(self:Studio, name:str):
     "Call the chosen voice otherwise"
     old, name = self.who.value, name.strip()
     if old in self.packaged: return self._say(f"{old} belongs to the package: record or upload a voice to name")
-    if not name or name in self.voices: return self._say(f"{name!r} can't be its name: give one that no other voice has")
+    if not name or name in self.voices:
+        return self._say(f"{name!r} can't be its name: give one that no other voice has")
     self._remember()
     self.voices = {name if k == old else k: v for k,v in self.voices.items()}
     self.looks[name] = self.looks.pop(old, "")
