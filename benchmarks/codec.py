@@ -14,7 +14,9 @@ import argparse, itertools, json
 from pathlib import Path
 import numpy as np, torch, torch.nn.functional as F
 from harmonica import load_codec
-from harmonica.microcodec import AudioCrops, MicroCodec, MicroCodecConfig, phone_classes
+from harmonica.crops import AudioCrops
+from harmonica.microcodec import MicroCodec, MicroCodecConfig
+from harmonica.phones import phone_classes
 from harmonica.train import TrainConfig, Trainer
 
 @torch.no_grad()

@@ -14,7 +14,8 @@ from fastcore.basics import patch
 from torch import nn, Tensor
 from .codec import Clip
 from .signal import mel_filters, stft
-from .microcodec import ConvBlock, phone_class, phone_classes
+from .microcodec import ConvBlock
+from .phones import phone_class, phone_classes
 from .text import Tokenizer
 from .checkpoint import kinds
 from .schema import Count, Depth, Size

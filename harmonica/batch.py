@@ -21,6 +21,7 @@ def length_mask(
     "True up to each length"
     return torch.arange(size, device=n.device)[None] < n[:,None]
 
+# %% ../nbs/15_batch.ipynb #3996f9e1
 def pad(
     seqs:list, # Tensors or arrays, (...,n) each
     multiple:int=1, # Pad the length to a multiple of this
@@ -54,19 +55,20 @@ def _ids(xs, what, where, high):
     "Long tensors, or a ValueError if some number lies outside 0..high-1"
     xs = [x.long() if isinstance(x, Tensor) else torch.tensor(x, dtype=torch.long) for x in xs]
     for x in xs:
-        if not x.numel() or high is None: continue
-        if x.min() < 0 or x.max() >= high:
-            raise ValueError(f"{what} run from {x.min()} to {x.max()}: this model knows 0..{high-1}, use the {where} it was trained with")
+        if not x.numel() or high is None or 0 <= x.min() and x.max() < high: continue
+        raise ValueError(f"{what} run from {x.min()} to {x.max()}: this model knows 0..{high-1}, "
+                         f"use the {where} it was trained with")
     return xs
 
+# %% ../nbs/15_batch.ipynb #a67aadb5
 def _prompts(prompts, B, n_q):
     "A prompt for each text, of `n_q` books"
     prompts = [None]*B if prompts is None else list(prompts)
-    known = [len(p) for p in prompts if p is not None]
-    n_q = n_q or min(known, default=1)
+    n_q = n_q or min((len(p) for p in prompts if p is not None), default=1)
     for p in prompts:
-        if p is not None and (p.ndim != 2 or len(p) < n_q):
-            raise ValueError(f"prompt codes have shape {tuple(p.shape)}: give ({n_q} books, frames), from a codec of {n_q} books")
+        if p is None or p.ndim == 2 and len(p) >= n_q: continue
+        shape = tuple(p.shape)
+        raise ValueError(f"prompt codes have shape {shape}: give ({n_q} books, frames), from a codec of {n_q} books")
     return [torch.zeros(n_q, 0, dtype=torch.long) if p is None else p[:n_q] for p in prompts]
 
 # %% ../nbs/15_batch.ipynb #4b4eb134
@@ -79,11 +81,14 @@ def with_targets(self:Batch,
     "The same request, with these targets"
     codes = _ids(codes, "target codes", "codec", getattr(cfg, "n_bins", None))
     for c in codes:
-        if c.ndim != 2 or not c.numel():
-            raise ValueError(f"target codes have shape {tuple(c.shape)}: give (books, frames), at least one frame of each")
-    made = replace(self, **dict(zip(("codes", "n_frames"), (t.to(self.text.device) for t in pad(codes)))))
-    return made if durations is None else replace(made, durations=pad(durations, dtype=torch.float)[0].to(self.text.device))
+        if c.ndim == 2 and c.numel(): continue
+        raise ValueError(f"target codes have shape {tuple(c.shape)}: give (books, frames), at least one frame of each")
+    codes, n_frames = (t.to(self.text.device) for t in pad(codes))
+    made = replace(self, codes=codes, n_frames=n_frames)
+    if durations is None: return made
+    return replace(made, durations=pad(durations, dtype=torch.float)[0].to(self.text.device))
 
+# %% ../nbs/15_batch.ipynb #3fc6e9e4
 @patch(cls_method=True)
 def of(cls:Batch,
     texts:list, # Token ids of each, (L,)
@@ -99,11 +104,13 @@ def of(cls:Batch,
     V, n_q, n_bins = (getattr(cfg, k, None) for k in ("vocab_size", "n_q", "n_bins"))
     texts, B = _ids(texts, "text ids", "tokenizer", V), len(texts)
     for t in texts:
-        if t.ndim != 1 or not len(t):
-            raise ValueError(f"text ids have shape {tuple(t.shape)}: give a row of at least one id a sentence, from a Tokenizer")
+        if t.ndim == 1 and len(t): continue
+        shape = tuple(t.shape)
+        raise ValueError(f"text ids have shape {shape}: give a row of at least one id a sentence, from a Tokenizer")
     prompt, prompt_len = pad(_ids(_prompts(prompts, B, n_q), "prompt codes", "codec", n_bins))
-    go_on, said = (torch.tensor([v]*B if isinstance(v, (bool, int)) else list(v)) for v in (continues, prompt_text_len))
-    made = cls(*pad(texts), prompt, prompt_len, go_on.bool() & (prompt_len > 0), prompt_text_len=said)
+    each = lambda v: torch.tensor([v]*B if isinstance(v, (bool, int)) else list(v))
+    continues = each(continues).bool() & (prompt_len > 0)
+    made = cls(*pad(texts), prompt, prompt_len, continues, prompt_text_len=each(prompt_text_len))
     if codes is not None: made = made.with_targets(codes, cfg=cfg)
     if durations is not None: made.durations = pad(durations, dtype=torch.float)[0]
     return made if device is None else made.to(device)
@@ -124,6 +131,7 @@ def frame_mask(self:Batch)->Tensor: # (B,T)
     "True at real target frames"
     return length_mask(self.n_frames, self.codes.shape[-1])
 
+# %% ../nbs/15_batch.ipynb #10f4d76b
 @patch(as_prop=True)
 def text_start(self:Batch)->Tensor: # (B,)
     "The frame at which the text begins, counted from the target's first"
@@ -146,8 +154,9 @@ def __len__(self:Batch): return len(self.text)
 
 @patch
 def __repr__(self:Batch):
-    target = "" if self.codes is None else f"codes {tuple(self.codes.shape)}, "
-    return f"Batch(text {tuple(self.text.shape)}, prompt {tuple(self.prompt.shape)}, {target}continues {self.continues.tolist()})"
+    shapes = {k: getattr(self, k) for k in ("text", "prompt", "codes")}
+    shapes = ", ".join(f"{k} {tuple(v.shape)}" for k,v in shapes.items() if v is not None)
+    return f"Batch({shapes}, continues {self.continues.tolist()})"
 
 # %% ../nbs/15_batch.ipynb #4c6deab8
 _LENGTHS = dict(text="text_len", durations="text_len", prompt="prompt_len", codes="n_frames", book0="n_frames")

@@ -27,6 +27,7 @@ def angles(
     a = (pos.float()[...,None]*freq)[:,:,None,None]
     return a.cos(), a.sin()
 
+# %% ../nbs/25_blocks.ipynb #3bd6105b
 def rotate(
     x:Tensor, # Queries or keys, (B,S,n,H,dim)
     cos:Tensor, sin:Tensor, # From `angles`
@@ -51,6 +52,7 @@ class KVCache:
         self.k = torch.zeros(n_layers, B, n_heads, max_len, head_dim, device=device, dtype=dtype)
         self.v = torch.zeros_like(self.k)
 
+# %% ../nbs/25_blocks.ipynb #94e3c1b4
 @patch
 def put(self:KVCache,
     layer:int, # Which layer
@@ -58,7 +60,8 @@ def put(self:KVCache,
 )->tuple: # All keys and values so far, (B,H,S',dim)
     "Append to a layer; `len` moves on when the last layer has done so"
     end = self.len + k.shape[2]
-    if end > self.max_len: raise ValueError(f"{end} steps asked of a cache for {self.max_len}: make KVCache with a larger max_len")
+    if end > self.max_len:
+        raise ValueError(f"{end} steps asked of a cache for {self.max_len}: make KVCache with a larger max_len")
     self.k[layer,:,:,self.len:end], self.v[layer,:,:,self.len:end] = k, v
     if layer == len(self.k)-1: self.len = end
     return self.k[layer,:,:,:end], self.v[layer,:,:,:end]
@@ -72,10 +75,20 @@ class Attention(nn.Module):
     ):
         super().__init__()
         if d_model % n_heads or (d_model//n_heads) % 2:
-            raise ValueError(f"d_model {d_model} with {n_heads} heads: each head needs a whole, even width; choose d_model as a multiple of 2*n_heads")
+            raise ValueError(f"d_model {d_model} with {n_heads} heads: each head needs a whole, even width; "
+                             "choose d_model as a multiple of 2*n_heads")
         store_attr()
         self.qkv, self.out = nn.Linear(d_model, 3*d_model, bias=False), nn.Linear(d_model, d_model, bias=False)
 
+# %% ../nbs/25_blocks.ipynb #840b94ad
+def _explicit(q, k, v, mask):
+    "Attention step by step: what was found, and the map (B,H,S,S')"
+    a = q@k.transpose(-1,-2)*q.shape[-1]**-.5
+    if mask is not None: a = a.masked_fill(~mask, float("-inf"))
+    a = a.softmax(-1)
+    return a@v, a
+
+# %% ../nbs/25_blocks.ipynb #8f948896
 @patch
 def forward(self:Attention,
     x:Tensor, # (B,S,D)
@@ -90,16 +103,12 @@ def forward(self:Attention,
     q,k = rotate(qkv[:,:,:2], *rope).transpose(1,3).unbind(2)          # (B,H,S,dim) each
     v = qkv[:,:,2].transpose(1,2)
     if cache is not None: k,v = cache.put(layer, k, v)
-    # two faults of the fused kernel: one place on MPS comes out wrong, and half precision learns slowly on a CPU
-    slow = x.device.type=="cpu" and v.dtype==torch.bfloat16 and torch.is_grad_enabled() and B*self.n_heads*S*k.shape[2] < 2**26
-    if maps is None and not slow and not (S==1 and x.device.type=="mps"):
-        y = F.scaled_dot_product_attention(q, k, v, attn_mask=mask)
-    else:
-        a = q@k.transpose(-1,-2)*q.shape[-1]**-.5
-        if mask is not None: a = a.masked_fill(~mask, float("-inf"))
-        a = a.softmax(-1)
+    slow = x.device.type=="cpu" and v.dtype==torch.bfloat16 and torch.is_grad_enabled()
+    slow = slow and B*self.n_heads*S*k.shape[2] < 2**26
+    if maps is not None or slow or S==1 and x.device.type=="mps":
+        y, a = _explicit(q, k, v, mask)
         if maps is not None: maps[layer] = a.detach()
-        y = a@v
+    else: y = F.scaled_dot_product_attention(q, k, v, attn_mask=mask)
     return self.out(y.transpose(1,2).reshape(B, S, D))
 
 # %% ../nbs/25_blocks.ipynb #8dac7b86
@@ -119,6 +128,7 @@ class Block(nn.Module):
         self.drop = nn.Dropout(dropout)
         self.ada = None if cond_dim is None else nn.Linear(cond_dim, 4*d_model)
 
+# %% ../nbs/25_blocks.ipynb #1a168dd1
 def steer(
     x:Tensor, # (B,S,D)
     scale:Tensor, shift:Tensor, # (B,1|S,D), zero: no change
@@ -126,6 +136,7 @@ def steer(
     "Gain and offset that depend on the item"
     return x*(1+scale) + shift
 
+# %% ../nbs/25_blocks.ipynb #bc0e897c
 @patch
 def forward(self:Block, x, rope, mask=None, cache=None, layer=0, maps=None, cond=None):
     a,b = self.norm1, self.norm2
@@ -157,13 +168,15 @@ class Transformer(nn.Module):
         self.maps, self.watched = None, ()
         self.reset()
 
+# %% ../nbs/25_blocks.ipynb #723dd8f2
 @patch
 def reset(self:Transformer):
     "Start values: a unit stream stays near unit size through every block; steering starts at no change"
     for n,p in self.named_parameters():
+        back = (2*self.n_layers)**-.5 if ".out." in n or ".down." in n else 1
         if "norm" in n: nn.init.ones_(p)
         elif "ada" in n: nn.init.zeros_(p)
-        else: nn.init.normal_(p, std=p.shape[1]**-.5 * ((2*self.n_layers)**-.5 if ".out." in n or ".down." in n else 1))
+        else: nn.init.normal_(p, std=p.shape[1]**-.5 * back)
 
 @patch
 def cache(self:Transformer,
@@ -188,10 +201,10 @@ def forward(self:Transformer,
     if pos is None: pos = torch.arange(S, device=x.device)[None] + (cache.len if cache is not None else 0)
     rope = tuple(o.to(x.dtype) for o in angles(pos, self.d_model//self.n_heads))
     if mask is not None and S>1 and mask.shape[-1]==S: mask = mask | torch.eye(S, dtype=torch.bool, device=x.device)
+    again = self.grad_checkpoint and self.training and torch.is_grad_enabled()
     for i,block in enumerate(self.blocks):
         args = (rope, mask, cache, i, self.maps if i in self.watched else None, cond)
-        if self.grad_checkpoint and self.training and torch.is_grad_enabled(): x = checkpoint(block, x, *args, use_reentrant=False)
-        else: x = block(x, *args)
+        x = checkpoint(block, x, *args, use_reentrant=False) if again else block(x, *args)
     x = self.norm(x)
     if self.ada is not None: x = steer(x, *self.ada(cond if cond.dim() == 3 else cond[:,None]).chunk(2, -1))
     return x
@@ -242,6 +255,7 @@ class CodeEmbedding(nn.Module):
         self.tables = nn.Parameter(torch.randn(n_q, n_bins, code_dim))
         self.proj = nn.Parameter(torch.randn(n_q, code_dim, d_model)*.5*code_dim**-.5)
 
+# %% ../nbs/25_blocks.ipynb #b9e08aa5
 @patch
 def forward(self:CodeEmbedding,
     codes:Tensor, # Codes, (B,n_q',T)
@@ -254,6 +268,7 @@ def forward(self:CodeEmbedding,
     e = F.embedding(idx.transpose(1,2), self.tables.flatten(0,1))      # (B,T,n_q',code_dim)
     return e.flatten(2) @ self.proj[books].flatten(0,1)
 
+# %% ../nbs/25_blocks.ipynb #792c5c24
 @patch
 @torch.no_grad()
 def load_books(self:CodeEmbedding,
@@ -275,11 +290,13 @@ class TextEncoder(nn.Module):
         kernel:int=5, # Symbols seen at once
     ):
         super().__init__()
-        self.emb = nn.Embedding(vocab, d_model)
-        self.norms = nn.ModuleList(nn.RMSNorm(d_model) for _ in range(n_conv))
-        self.convs = nn.ModuleList(nn.Conv1d(d_model, d_model, kernel, padding=kernel//2, groups=d_model) for _ in range(n_conv))
-        self.mixes = nn.ModuleList(nn.Linear(d_model, d_model) for _ in range(n_conv))
+        def conv(): return nn.Conv1d(d_model, d_model, kernel, padding=kernel//2, groups=d_model)
+        self.emb, rounds = nn.Embedding(vocab, d_model), range(n_conv)
+        self.norms = nn.ModuleList(nn.RMSNorm(d_model) for _ in rounds)
+        self.convs = nn.ModuleList(conv() for _ in rounds)
+        self.mixes = nn.ModuleList(nn.Linear(d_model, d_model) for _ in rounds)
 
+# %% ../nbs/25_blocks.ipynb #79d791af
 @patch
 def forward(self:TextEncoder,
     text:Tensor, # Symbols, (B,L)

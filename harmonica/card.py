@@ -1,4 +1,4 @@
-"""What is in a prepared corpus, on one page: hours, people, lengths, loudness, what was left out and why, and clips to hear
+"""What is in a prepared corpus, on one page: hours, people, lengths, what was left out and why, and clips to hear
 
 Docs: https://harmonica-tts.github.io/harmonica/card.html.md"""
 
@@ -15,25 +15,28 @@ from pathlib import Path
 import numpy as np
 
 from .codec import Clip, load_codec
-from .data import CodesDataset, read_card, rejected
+from .data import CodesDataset, check_card, read_card, rejected
 from .files import parse_json, read_text, temporary_name, write_text
 
 # %% ../nbs/22_card.ipynb #3519f81a
-_signs = {"no text": "no text", "silent": "silent", "clipped": "clipped", "cut short": "file cut short", "are listed": "other length than listed",
-          "more than anyone says": "too many letters a second", "not in the text": "too few letters a second",
-          "nothing speakable": "nothing speakable in the text", "UTF": "text file not UTF-8"}
+_signs = {"no text": "no text", "silent": "silent", "clipped": "clipped", "cut short": "file cut short",
+          "are listed": "other length than listed", "more than anyone says": "too many letters a second",
+          "not in the text": "too few letters a second", "nothing speakable": "nothing speakable in the text",
+          "UTF": "text file not UTF-8"}
 
 def why(
     reason:str, # A line of `rejected`
 )->str: # A few words that many lines share
     "The kind of a rejection"
-    if m := re.match(r"([\d.]+) s of sound, ([\d.]+) to", reason): return "too short" if float(m[1]) < float(m[2]) else "too long"
+    if m := re.match(r"([\d.]+) s of sound, ([\d.]+) to", reason):
+        return "too short" if float(m[1]) < float(m[2]) else "too long"
     for sign,kind in _signs.items():
         if sign in reason: return kind
     return re.sub(r"(?<!\w)'[^']*'|(?<!\w)\"[^\"]*\"|[\d.]*\d", "…", reason.split(":")[0])[:80]
 
 # %% ../nbs/22_card.ipynb #22c00002
-_common = set("the of and to that is it you he with for this have not are his they be from we she at as were but had".split())
+_common = set("""the of and to that is it you he with for this have not are his they be from we she at as were
+    but had""".split())
 
 def english_share(
     texts, # Of utterances
@@ -58,6 +61,11 @@ def _loudness(ds):
     loud = loud.astype(float)
     return loud[~np.isnan(loud)] if (~np.isnan(loud)).any() else None
 
+def _leaks(what, split):
+    "How many names of the training split are in a held-out split too"
+    return len(set(what[split == "train"]) & set(what[np.isin(split, ("valid","test"))]))
+
+# %% ../nbs/22_card.ipynb #13ca4795
 def figures(
     cache, # Folder made by `prepare`
 )->dict: # hours, utterances, speakers, splits, sources, seconds (N,), rate (N,), reasons ...
@@ -65,63 +73,69 @@ def figures(
     ds, reasons = CodesDataset(cache, None, wordless=True), rejected(cache)
     seconds, text = _column(ds, "seconds").astype(float), _column(ds, "text")
     who, split, source = (_column(ds, k).astype(str) for k in ("speaker", "split", "source"))
-    letters = np.array([sum(map(str.isalnum, t)) for t in text])
-    def shared(what): # names in the training split that are in a held-out split too
-        return len(set(what[split == "train"]) & set(what[np.isin(split, ("valid","test"))]))
-    speakers = _groups(who, seconds)
-    return dict(card=read_card(cache), hours=seconds.sum()/3600, utterances=len(seconds), speakers=len(speakers), sentences=len(set(text)),
+    letters, speakers = np.array([sum(map(str.isalnum, t)) for t in text]), _groups(who, seconds)
+    return dict(
+        card=read_card(cache), bytes=sum(f.stat().st_size for f in Path(cache).glob("*.arrow")),
+        hours=seconds.sum()/3600, utterances=len(seconds), speakers=len(speakers), sentences=len(set(text)),
         splits=[(*r, len(set(who[split == r[0]]))) for r in _groups(split, seconds)], sources=_groups(source, seconds),
-        speaker_hours=np.array([h for _,_,h in speakers]), seconds=seconds, rate=letters/seconds, loudness=_loudness(ds),
-        reasons=Counter(map(why, reasons.values())).most_common(), example={why(v): k for k,v in reversed(reasons.items())},
-        bytes=sum(f.stat().st_size for f in Path(cache).glob("*.arrow")), shared_speakers=shared(who),
-        shared_sentences=shared(np.char.lower(text.astype(str))), english=english_share(text))
+        speaker_hours=np.array([h for _,_,h in speakers]), seconds=seconds, rate=letters/seconds,
+        loudness=_loudness(ds), reasons=Counter(map(why, reasons.values())).most_common(),
+        example={why(v): k for k,v in reversed(reasons.items())},
+        shared_speakers=_leaks(who, split), shared_sentences=_leaks(np.char.lower(text.astype(str)), split),
+        english=english_share(text))
 
 # %% ../nbs/22_card.ipynb #be12563b
 def spread(
-    ds:CodesDataset,
+    ds:CodesDataset, # With all that may be heard
     n:int, # How many
 )->list: # Indices, short to long
     "A few utterances of different length and speaker"
     order, used, out = np.argsort(ds.lengths, kind="stable"), Counter(), []
     for part in np.array_split(order, min(n, len(order))):
-        i = min(part.tolist(), key=lambda i: (used[ds.speakers[i]], abs(ds.lengths[i]-np.median(ds.lengths[part])), i))
+        middle = np.median(ds.lengths[part])
+        i = min(part.tolist(), key=lambda i: (used[ds.speakers[i]], abs(ds.lengths[i]-middle), i))
         used[ds.speakers[i]] += 1
         out.append(i)
     return out
 
+# %% ../nbs/22_card.ipynb #681d9c62
 def level(
-    clip:Clip,
+    clip:Clip, # Speech
 )->float: # dBFS
     "How loud the speech in a clip is, its pauses left out"
     on = clip.active()
     return float(10*np.log10(np.mean(10**(clip.levels()[on]/10)))) if on.any() else -90.
 
 # %% ../nbs/22_card.ipynb #a3b54cc2
+_svg = """<figure><svg width="{w}" height="{H}" viewBox="0 0 {w} {H}" role="img" aria-label="{title}">
+<g fill="#3b6ea5">{bars}</g><line x1="0" y1="{h}" x2="{w}" y2="{h}" stroke="#999"/><text x="0" y="{y}">{lo:.3g}</text>
+<text x="{x}" y="{y}" text-anchor="middle">median {mid:.3g}</text>
+<text x="{w}" y="{y}" text-anchor="end">{hi:.3g} {unit}</text></svg><figcaption>{title}</figcaption></figure>"""
+
 def bars(
     values, # (N,)
-    title:str,
-    unit:str="",
-    w=300, h=90, bins=30,
+    title:str, # Below it
+    unit:str="", # Of the values
+    w=300, h=90, bins=30, # Width and height in pixels, and how many bars
 )->str: # SVG in a <figure>
     "A histogram; what is beyond the outer half percents is drawn in the last bars"
     lo, hi = np.percentile(values, [.5, 99.5])
     if hi <= lo: lo, hi = lo-.5, hi+.5
     n, e = np.histogram(np.clip(values, lo, hi), bins, (lo, hi))
-    bw, top, below = w/bins, n.max(), h+14
+    step, top = w/bins, n.max()
     def rect(i, c, a, b):
-        place = f'x="{i*bw:.1f}" y="{h-h*c/top:.1f}" width="{bw-1:.1f}" height="{h*c/top:.1f}"'
+        place = f'x="{i*step:.1f}" y="{h-h*c/top:.1f}" width="{step-1:.1f}" height="{h*c/top:.1f}"'
         return f"<rect {place}><title>{a:.3g} to {b:.3g} {unit}: {c}</title></rect>"
     rects = "".join(rect(i, c, a, b) for i,(c,a,b) in enumerate(zip(n, e, e[1:])) if c)
-    told = (f'<text x="0" y="{below}">{lo:.3g}</text><text x="{w/2}" y="{below}" text-anchor="middle">median {np.median(values):.3g}</text>'
-            f'<text x="{w}" y="{below}" text-anchor="end">{hi:.3g} {unit}</text>')
-    frame = f'<svg width="{w}" height="{h+18}" viewBox="0 0 {w} {h+18}" role="img" aria-label="{html.escape(title)}">'
-    return (f'<figure>{frame}<g fill="#3b6ea5">{rects}</g><line x1="0" y1="{h}" x2="{w}" y2="{h}" stroke="#999"/>{told}</svg>'
-            f"<figcaption>{html.escape(title)}</figcaption></figure>")
+    return _svg.format(w=w, h=h, H=h+18, x=w/2, y=h+14, bars=rects, title=html.escape(title), unit=unit,
+                       lo=lo, hi=hi, mid=np.median(values))
 
 # %% ../nbs/22_card.ipynb #70e8a1f9
-_style = """body{font:15px/1.5 system-ui,sans-serif;max-width:960px;margin:2em auto;padding:0 1em;color:#222;background:#fff}table{border-collapse:collapse;margin:.6em 0}
-td,th{padding:.2em .9em;border-bottom:1px solid #ddd;text-align:right}td:first-child,th:first-child{text-align:left}figure{display:inline-block;margin:.5em 1.2em .5em 0}
-figcaption{font-size:85%;color:#555}svg text{font-size:11px}audio{display:block;margin:.2em 0;width:22em;max-width:100%}.warn{color:#b3261e}small{color:#666}"""
+_style = """body{font:15px/1.5 system-ui,sans-serif;max-width:960px;margin:2em auto;padding:0 1em}
+body{color:#222;background:#fff}table{border-collapse:collapse;margin:.6em 0}
+td,th{padding:.2em .9em;border-bottom:1px solid #ddd;text-align:right}td:first-child,th:first-child{text-align:left}
+figure{display:inline-block;margin:.5em 1.2em .5em 0}figcaption{font-size:85%;color:#555}svg text{font-size:11px}
+audio{display:block;margin:.2em 0;width:22em;max-width:100%}.warn{color:#b3261e}small{color:#666}"""
 
 def _table(head, rows):
     show = lambda v: html.escape(f"{v:.2f}" if isinstance(v, float) else str(v))
@@ -129,32 +143,27 @@ def _table(head, rows):
     body = "".join(f"<tr>{cells('td', r)}</tr>" for r in rows)
     return f"<table><tr>{cells('th', head)}</tr>{body}</table>"
 
-def _codec_of(card, codec):
-    "The codec that made the codes and '', or None and why it can't be had"
-    try: codec = load_codec(codec or card["codec"]) if codec is None or isinstance(codec, (str, Path)) else codec
-    except (ValueError, ImportError) as e: return None, str(e)
-    if codec.hash == card["codec_hash"]: return codec, ""
-    return None, f"the codes were made by {card['codec']} ({card['codec_hash']}), this one is {codec.name} ({codec.hash})"
-
 # %% ../nbs/22_card.ipynb #22c00004
 def _warnings(f):
     "What should not be in a corpus, in sentences"
-    leaks = [(f["shared_speakers"], "speaker(s)"), (f["shared_sentences"], "sentence(s)")]
-    out = [f"{n} {what} of the training split {'is' if n==1 else 'are'} in a held-out split too" for n,what in leaks if n]
-    if f["english"] < .5: out.append(f"only {f['english']:.0%} of the longer sentences look English: other languages are read as if they were English")
-    return out
+    for n,what in ((f["shared_speakers"], "speaker(s)"), (f["shared_sentences"], "sentence(s)")):
+        if n: yield f"{n} {what} of the training split {'is' if n==1 else 'are'} in a held-out split too"
+    if f["english"] < .5:
+        yield (f"only {f['english']:.0%} of the longer sentences look English: "
+               "other languages are read as if they were English")
 
 def _facts(f):
     "The page above the plots"
     e, card = html.escape, f["card"]
     many = f"{f['utterances']} utterances by {f['speakers']} speakers, {f['sentences']} different sentences"
-    shape = f"{card['n_q']} books of {card['codebook_size']} at {card['frame_rate']:g} frames a second, {card['sample_rate']} Hz"
+    shape = "{n_q} books of {codebook_size} at {frame_rate:g} frames a second, {sample_rate} Hz".format(**card)
     return [f"<p>{f['hours']:.2f} hours, {many}. {f['bytes']/1e6:.1f} MB of codes.</p>",
         f"<p>Codec <b>{e(card['codec'])}</b>, hash <code>{e(card['codec_hash'])}</code>: {shape}.</p>",
         *(f'<p class="warn">{w}.</p>' for w in _warnings(f)),
         "<h2>Splits</h2>", _table(("split","utterances","hours","speakers"), f["splits"]),
         "<h2>Corpora</h2>", _table(("corpus","utterances","hours"), f["sources"])]
 
+# %% ../nbs/22_card.ipynb #9f7e3c08
 def _plots(f, loud, origin):
     "Histograms"
     plots = bars(f["seconds"], "length", "s")+bars(f["rate"], "letters a second")
@@ -163,8 +172,18 @@ def _plots(f, loud, origin):
 
 def _left_out(f):
     "What was refused, and why"
-    rows = [(k, n, f["example"][k]) for k,n in f["reasons"]]
-    return [f"<h2>Left out</h2><p>{sum(n for _,n in f['reasons'])} recordings.</p>", _table(("reason","recordings","such as"), rows) if rows else ""]
+    rows, total = [(k, n, f["example"][k]) for k,n in f["reasons"]], sum(n for _,n in f["reasons"])
+    table = _table(("reason","recordings","such as"), rows) if rows else ""
+    return [f"<h2>Left out</h2><p>{total} recordings.</p>", table]
+
+# %% ../nbs/22_card.ipynb #d15a23ce
+def _codec_of(card, codec):
+    "The codec that made the codes and '', or None and why it can't be had"
+    try: codec = load_codec(codec or card["codec"]) if codec is None or isinstance(codec, (str, Path)) else codec
+    except (ValueError, ImportError) as e: return None, str(e)
+    if codec.hash == card["codec_hash"]: return codec, ""
+    made = f"the codes were made by {card['codec']} ({card['codec_hash']})"
+    return None, f"{made}, this one is {codec.name} ({codec.hash})"
 
 def _heard(ds, codec, i):
     "One utterance with a player"
@@ -173,6 +192,11 @@ def _heard(ds, codec, i):
     return f"<p>{e(row['text'])}<br>{about}{codec.decode(row['codes'])._repr_html_()}</p>"
 
 # %% ../nbs/22_card.ipynb #22c00005
+_silent = "Not to be heard here"
+_page = """<!doctype html><html lang='en'><head><meta charset='utf-8'><title>{title}</title>
+<meta name='viewport' content='width=device-width'><style>{style}</style></head>
+<body><h1>{title}</h1>{body}</body></html>"""
+
 def make_report(
     cache, # Folder made by `prepare`
     codec=None, # The codec that made it, or its name or file (default: the one that the cache names)
@@ -187,11 +211,12 @@ def make_report(
     if loud is None and codec:
         loud = np.array([level(codec.decode(ds[i]["codes"])) for i in spread(ds, listen)])
         origin = f"of {min(listen, len(ds))} clips decoded from codes"
-    title, out = f"Data card: {html.escape(Path(cache).resolve().name)}", Path(out or Path(cache)/"report.html")
-    parts = [*_facts(f), "<h2>How it spreads</h2>", _plots(f, loud, origin), *_left_out(f), "<h2>As the codes sound</h2>",
-        f"<p>Not to be heard here: {html.escape(lost)}.</p>" if lost else "", *(_heard(ds, codec, i) for i in (spread(ds, clips) if codec else ()))]
-    head = f"<meta charset='utf-8'><meta name='viewport' content='width=device-width'><title>{title}</title><style>{_style}</style>"
-    return write_text(out, f"<!doctype html><html lang='en'><head>{head}</head><body><h1>{title}</h1>{''.join(parts)}</body></html>")
+    title = f"Data card: {html.escape(Path(cache).resolve().name)}"
+    sound = [_heard(ds, codec, i) for i in spread(ds, clips)] if codec else [f"<p>{_silent}: {html.escape(lost)}.</p>"]
+    parts = [*_facts(f), "<h2>How it spreads</h2>", _plots(f, loud, origin), *_left_out(f),
+             "<h2>As the codes sound</h2>", *sound]
+    page = _page.format(title=title, style=_style, body="".join(parts))
+    return write_text(Path(out or Path(cache)/"report.html"), page)
 
 # %% ../nbs/22_card.ipynb #39f7a080
 def publish(
@@ -203,21 +228,35 @@ def publish(
 )->str: # The repository
     "Send a cache and its card to the hub"
     from huggingface_hub import HfApi # here, with datasets: slow to import
-    card, ds = read_card(cache), CodesDataset(cache, None).ds
+    card, ds = json.dumps(read_card(cache), indent=1).encode(), CodesDataset(cache, None).ds
     ds.push_to_hub(repo, private=private, token=token, **kw)
-    HfApi(token=token).upload_file(path_or_fileobj=json.dumps(card, indent=1).encode(), path_in_repo="card.json", repo_id=repo, repo_type="dataset")
+    HfApi(token=token).upload_file(path_or_fileobj=card, path_in_repo="card.json", repo_id=repo, repo_type="dataset")
     return repo
 
+# %% ../nbs/22_card.ipynb #0c423280
 def _hub_card(repo, token, revision=None):
     if (Path(repo)/"card.json").exists(): return read_card(repo)
     from huggingface_hub import hf_hub_download
-    return parse_json(read_text(hf_hub_download(repo, "card.json", repo_type="dataset", token=token, revision=revision)))
+    file = hf_hub_download(repo, "card.json", repo_type="dataset", token=token, revision=revision)
+    return parse_json(read_text(file))
 
+def _lay_down(ds, card, out, num_proc):
+    "A `datasets.Dataset` as the files of a cache"
+    tmp = temporary_name(out)
+    shutil.rmtree(tmp, ignore_errors=True)
+    ds.save_to_disk(str(tmp), num_proc=num_proc)
+    out.mkdir(parents=True, exist_ok=True)
+    for i,f in enumerate(sorted(tmp.glob("*.arrow"))): f.replace(out/f"000-of-001-{i:05d}.arrow")
+    shutil.rmtree(tmp)
+    write_text(out/"card.json", json.dumps(card, indent=1))
+    return out
+
+# %% ../nbs/22_card.ipynb #ce713d45
 def receive(
     repo:str, # "somebody/name" on the hub, or a folder with its Parquet files and card.json
     out, # Folder to make
     codec=None, # Refuse codes not made by this one
-    token=None,
+    token=None, # Default: that of `hf auth login`
     **kw, # For `datasets.load_dataset`: revision, num_proc, cache_dir ...
 )->Path: # `out`, a cache
     "Codes that somebody published as a cache of one's own"
@@ -230,18 +269,7 @@ def receive(
         if local: ds = load_dataset("parquet", data_files=local, split="train", **kw)
         else: ds = load_dataset(repo, split="train", token=token, **kw)
     except (OSError, RuntimeError) as e:
-        raise ValueError(f"can't fetch codes {str(repo)!r} ({' '.join(str(e).split())[:160]}): check the name, the network, and that card.json is beside them") from None
-    if codec is not None and codec.hash != card["codec_hash"]:
-        raise ValueError(f"{repo} was made by codec {card['codec']} ({card['codec_hash']}), asked for {codec.name} ({codec.hash})")
+        raise ValueError(f"can't fetch codes {str(repo)!r} ({' '.join(str(e).split())[:160]}): "
+                         "check the name, the network, and that card.json is beside them") from None
+    check_card(card, codec, repo)
     return _lay_down(ds, card, out, kw.get("num_proc"))
-
-def _lay_down(ds, card, out, num_proc):
-    "A `datasets.Dataset` as the files of a cache"
-    tmp = temporary_name(out)
-    shutil.rmtree(tmp, ignore_errors=True)
-    ds.save_to_disk(str(tmp), num_proc=num_proc)
-    out.mkdir(parents=True, exist_ok=True)
-    for i,f in enumerate(sorted(tmp.glob("*.arrow"))): f.replace(out/f"000-of-001-{i:05d}.arrow")
-    shutil.rmtree(tmp)
-    write_text(out/"card.json", json.dumps(card, indent=1))
-    return out

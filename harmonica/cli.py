@@ -168,7 +168,7 @@ def preprocess(
         print(f"{out}: {made['made']} utterances laid flat, {made['rejected']} rejected")
         return
     if sound: print(f"{lay_flat(speech, codec, nar, out, when, dev)} holds the sound, laid flat{' and painted' if nar else ''}"); return
-    more = dict(min_seconds=min_seconds, max_seconds=max_seconds, aligner=when, wordless=wordless)
+    more = dict(limits=(min_seconds, max_seconds), aligner=when, wordless=wordless)
     tell(out, encode(speech, codec, out, part, num_proc, dev, more), speech)
     if report: print(make_report(out, codec))
 

@@ -118,7 +118,8 @@ def locked(
     lock = FileLock(writable(folder)/f".{name}.lock")
     try: lock.acquire(timeout=wait)
     except Timeout:
-        raise ValueError(f"{what} is in use by another process ({folder}): wait for it, or give another folder") from None
+        why = f"{what} is in use by another process ({folder})"
+        raise ValueError(f"{why}: wait for it, or give another folder") from None
     try: yield lock
     finally: lock.release()
 

@@ -147,7 +147,7 @@ def finetune(
     cfg, out = config if isinstance(config, Config) else load_config(config, overrides), Path(out)
     speech, device = own_speech(recordings), pick_device(device)
     codec = load_codec(cfg.data.codec or "micro", device)
-    prepare(speech, codec, out/"codes", min_seconds=cfg.data.min_seconds, max_seconds=cfg.data.max_seconds,
+    prepare(speech, codec, out/"codes", limits=(cfg.data.min_seconds, cfg.data.max_seconds),
         progress=progress)
     cfg.data.cache_dir, done = str(out/"codes"), {}
     for kind,init in (models or dict(ar=None, nar=None)).items():

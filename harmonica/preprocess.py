@@ -19,7 +19,7 @@ from .checkpoint import load_model, packaged_weights
 from .codec import load_codec
 from .corpora import corpus, is_list, recognise, speed_perturb
 from .data import CodesDataset, Rejected, cached_ids, peek, prepare, rejected
-from .microcodec import prepare_audio
+from .crops import prepare_audio
 from .recipes import Painter
 from .scale import prepare_many
 from .speech import prepare_speech
@@ -106,7 +106,7 @@ def look(
         try:
             if u.id in ids: raise Rejected(f"two utterances are called {u.id!r}")
             ids.add(u.id)
-            seconds += peek(u, *limits, wordless)
+            seconds += peek(u, limits, wordless)
             splits[u.split] += 1
             if len(texts) < 2000: texts.append(u.text)
         except Rejected as e:

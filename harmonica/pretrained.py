@@ -8,7 +8,7 @@ Docs: https://harmonica-tts.github.io/harmonica/pretrained.html.md"""
 __all__ = ['import_torchaudio', 'EncodecCodec', 'DacCodec']
 
 # %% ../nbs/09_pretrained.ipynb #a0f58605
-import inspect, sys
+import importlib, inspect, sys, warnings
 from pathlib import Path
 import torch, torch.nn.functional as F
 from torch import Tensor
@@ -17,21 +17,27 @@ from .codec import Codec, register_codec
 # %% ../nbs/09_pretrained.ipynb #23911cd4
 def import_torchaudio():
     "Import torchaudio, without its compiled part where that does not load beside this torch"
-    import importlib   # lazily, like torchaudio itself: only the codecs trained by others want it
     try: return importlib.import_module("torchaudio")
     except OSError:
-        utils = sys.modules.get("torchaudio._extension.utils")   # the failed import leaves this module behind, and the next one finds it
+        utils = sys.modules.get("torchaudio._extension.utils")   # the failed import leaves it behind for the next one
         if utils is None: raise
-        utils._load_lib = lambda lib: False                      # torchaudio's own way of saying "no extension here" (2.11.0)
+        utils._load_lib = lambda lib: False                      # its own way of saying "no extension here" (2.11.0)
         return importlib.import_module("torchaudio")
 
+# %% ../nbs/09_pretrained.ipynb #f8fb54f4
 def _extra(module, extra):
     "Import a module of an extra, or say how to install it"
-    import importlib   # see import_torchaudio
-    try: import_torchaudio(); return importlib.import_module(module)
-    except ImportError as e: raise ValueError(f"the {extra} codec needs packages that are not installed ({e.name or e}): pip install \"harmonica-tts[{extra}]\"") from None
-    except OSError as e: raise ValueError(f"torchaudio does not load beside torch {torch.__version__} ({str(e).splitlines()[0]}): install the torchaudio made for this torch") from None
+    try:
+        import_torchaudio()
+        return importlib.import_module(module)
+    except ImportError as e:
+        raise ValueError(f"the {extra} codec needs packages that are not installed ({e.name or e}): "
+                         f"pip install \"harmonica-tts[{extra}]\"") from None
+    except OSError as e:
+        raise ValueError(f"torchaudio does not load beside torch {torch.__version__} ({str(e).splitlines()[0]}): "
+                         "install the torchaudio made for this torch") from None
 
+# %% ../nbs/09_pretrained.ipynb #768e860f
 def _weights(path, extra):
     "What a local file of weights holds, read without running anything in it"
     path = Path(path).expanduser()
@@ -42,35 +48,51 @@ def _weights(path, extra):
             return load_file(path)
         return torch.load(path, map_location="cpu", weights_only=True)
     except Exception as e:   # whatever lies in the file, the unpickler may stumble in any way
-        raise ValueError(f"weights='{path}' is not a file of {extra} weights ({type(e).__name__}): download it again") from None
+        why = type(e).__name__
+        raise ValueError(f"weights='{path}' is not a file of {extra} weights ({why}): download it again") from None
+
+# %% ../nbs/09_pretrained.ipynb #e6e26b4b
+def _other_model(path, extra):
+    return ValueError(f"weights='{path}' belong to another model than {extra}: "
+                      f"give the file that {extra} itself downloads")
 
 def _fit(model, state, path, extra):
     "Put weights into the model they were made for"
     try: model.load_state_dict(state)
-    except (RuntimeError, AttributeError, TypeError): raise ValueError(f"weights='{path}' belong to another model than {extra}: give the file that {extra} itself downloads") from None
+    except (RuntimeError, AttributeError, TypeError): raise _other_model(path, extra) from None
 
-def _offline(extra, file, url, e):
-    return ValueError(f"{extra} needs its weights, {file}, and they could not be downloaded ({getattr(e, 'reason', None) or e}): fetch {url} elsewhere, then load_codec('{extra}', weights='{file}') or --codec {extra}={file}".replace("\n", " "))
+def _offline(extra, url, e):
+    "The error of a download that failed"
+    file, why = url.rpartition("/")[2], " ".join(str(e).split())
+    return ValueError(f"{extra} needs its weights, {file}, and they could not be downloaded ({why}): fetch {url} "
+                      f"elsewhere, then load_codec('{extra}', weights='{file}') or --codec {extra}={file}")
 
 # %% ../nbs/09_pretrained.ipynb #93f4cbd5
+_ENCODEC = "https://dl.fbaipublicfiles.com/encodec/v0/encodec_24khz-d7cc33bc.th"
+
+def _encodec_model(weights):
+    make = _extra("encodec", "encodec").EncodecModel.encodec_model_24khz
+    with warnings.catch_warnings():   # the package uses torch's old weight_norm, and says so at length
+        warnings.simplefilter("ignore", FutureWarning)
+        if weights is None:
+            try: return make()
+            except (OSError, RuntimeError) as e:
+                raise _offline("encodec_24khz", _ENCODEC, getattr(e, "reason", None) or e) from None
+        model = make(pretrained=False)
+        _fit(model, _weights(weights, "encodec_24khz"), weights, "encodec_24khz")
+        return model
+
+# %% ../nbs/09_pretrained.ipynb #581a0789
 class EncodecCodec(Codec):
     "EnCodec 24 kHz of Défossez et al.: 75 frames a second, 8 books of 1024 at 6 kbit/s"
     def __init__(self,
         weights=None, # File of weights (default: what the encodec package downloads and keeps)
         bandwidth:float=6., # kbit/s: 1.5, 3, 6, 12 or 24 for 2, 4, 8, 16 or 32 books
     ):
-        if bandwidth not in (1.5, 3, 6, 12, 24): raise ValueError(f"bandwidth {bandwidth}: EnCodec at 24 kHz knows 1.5, 3, 6, 12 and 24 kbit/s")
+        if bandwidth not in (1.5, 3, 6, 12, 24):
+            raise ValueError(f"bandwidth {bandwidth}: EnCodec at 24 kHz knows 1.5, 3, 6, 12 and 24 kbit/s")
         super().__init__("encodec_24khz", 24000, 75, int(bandwidth/.75), 1024)
-        import warnings   # the package uses torch's old weight_norm, and says so at length
-        make = _extra("encodec", "encodec").EncodecModel.encodec_model_24khz
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", FutureWarning)
-            if weights is not None:
-                self.model = make(pretrained=False); _fit(self.model, _weights(weights, "encodec_24khz"), weights, "encodec_24khz")
-            else:
-                file = "encodec_24khz-d7cc33bc.th"
-                try: self.model = make()
-                except (OSError, RuntimeError) as e: raise _offline("encodec_24khz", file, f"https://dl.fbaipublicfiles.com/encodec/v0/{file}", e) from None
+        self.model = _encodec_model(weights)
         self.model.set_target_bandwidth(bandwidth)
         self.eval().requires_grad_(False)
     def to_codes(self, x): return self.model.encode(x[:,None])[0][0]
@@ -79,12 +101,28 @@ class EncodecCodec(Codec):
     def books(self)->Tensor: # Entries, (n_q,codebook_size,128)
         "The books in use"
         return torch.stack([l._codebook.embed for l in self.model.quantizer.vq.layers[:self.n_q]])
-    def code_weights(self): return {**{k:v for k,v in self.model.encoder.state_dict().items()}, "books":self.books}
+    def code_weights(self): return {**self.model.encoder.state_dict(), "books":self.books}
 
+# %% ../nbs/09_pretrained.ipynb #7698d77a
 @register_codec("encodec_24khz")
 def _encodec_24khz(device, **kw): return EncodecCodec(**kw).to(device)
 
 # %% ../nbs/09_pretrained.ipynb #a9d32e31
+_DAC = "https://github.com/descriptinc/descript-audio-codec/releases/download/0.0.4/weights_24khz.pth"
+
+def _dac_model(path):
+    dac = _extra("dac", "dac")
+    if path is None:
+        try: path = dac.utils.download(model_type="24khz")
+        except (OSError, ValueError) as e: raise _offline("dac_24khz", _DAC, type(e).__name__) from None
+    saved, known = _weights(path, "dac_24khz"), inspect.signature(dac.DAC).parameters
+    try: model = dac.DAC(**{k: v for k,v in saved["metadata"]["kwargs"].items() if k in known})
+    except (KeyError, TypeError): raise _other_model(path, "dac_24khz") from None
+    _fit(model, saved["state_dict"], path, "dac_24khz")
+    if model.sample_rate == 24000: return model
+    raise ValueError(f"weights='{path}' are a {model.sample_rate} Hz DAC: give the 24 kHz one, weights_24khz.pth")
+
+# %% ../nbs/09_pretrained.ipynb #9483c9d5
 class DacCodec(Codec):
     "Descript Audio Codec 24 kHz: 75 frames a second, the first 8 of its 32 books of 1024"
     def __init__(self,
@@ -92,22 +130,13 @@ class DacCodec(Codec):
         n_q:int=8, # Books to use, 1 to 32
     ):
         super().__init__("dac_24khz", 24000, 75, n_q, 1024)
-        import warnings   # see EncodecCodec
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            dac = _extra("dac", "dac")
-            path, file = weights, "weights_24khz.pth"
-            if path is None:
-                try: path = dac.utils.download(model_type="24khz")
-                except (OSError, ValueError) as e: raise _offline("dac_24khz", file, f"https://github.com/descriptinc/descript-audio-codec/releases/download/0.0.4/{file}", type(e).__name__) from None
-            saved = _weights(path, "dac_24khz")
-            try: self.model = dac.DAC(**{k:v for k,v in saved["metadata"]["kwargs"].items() if k in inspect.signature(dac.DAC).parameters})
-            except (KeyError, TypeError): raise ValueError(f"weights='{path}' belong to another model than dac_24khz: give the file that dac itself downloads") from None
-            _fit(self.model, saved["state_dict"], path, "dac_24khz")
-        m = self.model; self.hop = int(m.hop_length)
-        if m.sample_rate != 24000: raise ValueError(f"weights='{path}' are a {m.sample_rate} Hz DAC: give the 24 kHz one, {file}")
-        if not 1 <= n_q <= m.n_codebooks: raise ValueError(f"n_q={n_q}: this DAC has {m.n_codebooks} books, use 1 to {m.n_codebooks}")
-        self.frame_rate, self.codebook_size = m.sample_rate/self.hop, m.codebook_size
+            self.model = m = _dac_model(weights)
+        if not 1 <= n_q <= m.n_codebooks:
+            raise ValueError(f"n_q={n_q}: this DAC has {m.n_codebooks} books, use 1 to {m.n_codebooks}")
+        self.hop, self.codebook_size = int(m.hop_length), m.codebook_size
+        self.frame_rate = m.sample_rate/self.hop
         self.eval().requires_grad_(False)
     def to_codes(self, x):
         return self.model.encode(self.model.preprocess(x[:,None], self.sample_rate), n_quantizers=self.n_q)[1]
@@ -115,8 +144,10 @@ class DacCodec(Codec):
         x = self.model.decode(self.model.quantizer.from_codes(codes)[0])[:,0]
         return F.pad(x, (0, codes.shape[-1]*self.hop - x.shape[-1]))   # its odd strides lose a few samples at the end
     def code_weights(self):
-        books = {f"book{i}.{k}":v for i,q in enumerate(self.model.quantizer.quantizers[:self.n_q]) for k,v in q.state_dict().items()}
+        books = [q.state_dict() for q in self.model.quantizer.quantizers[:self.n_q]]
+        books = {f"book{i}.{k}":v for i,book in enumerate(books) for k,v in book.items()}
         return {**self.model.encoder.state_dict(), **books}
 
+# %% ../nbs/09_pretrained.ipynb #ad78c5ab
 @register_codec("dac_24khz")
 def _dac_24khz(device, **kw): return DacCodec(**kw).to(device)

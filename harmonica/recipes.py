@@ -23,7 +23,9 @@ from .align import Aligner
 from .critic import AdversarialLoss, decoder_only
 from .flow import FlowLoader, FlowNAR
 from .melcodec import MelCodec, VocoderLoss
-from .microcodec import AudioCrops, MicroCodec, phone_classes
+from .crops import AudioCrops
+from .microcodec import MicroCodec
+from .phones import phone_classes
 from .text import Tokenizer
 from .data import BucketSampler, CodesDataset, make_loader, prepare
 from .corpora import corpus, hf
@@ -64,7 +66,7 @@ def ensure_codes(
     if len(dirs)>1 or (dirs[0]/"card.json").exists() and not (dirs[0]/OWNER).exists() or not data.clear_cache:
         return dirs
     codec = load_codec(data.codec, device)
-    prepare(speech_of(data), codec, temporary(dirs[0]), min_seconds=data.min_seconds, max_seconds=data.max_seconds)
+    prepare(speech_of(data), codec, temporary(dirs[0]), limits=(data.min_seconds, data.max_seconds))
     return dirs
 
 # %% ../nbs/55_recipes.ipynb #afe87e38
@@ -124,8 +126,8 @@ def _through(cfg, group, device, nar):
         return make_loader(ds, BucketSampler(ds.lengths, budget, t.seed+n, max_items=t.batch_size), t.seed+n,
             t.n_workers, **kw)
     if not d.cache_dir or isinstance(d.cache_dir, list): _need("data.cache_dir", "one folder for the codes of a stream")
-    w = RollingCache(speech_of(d), codec, d.cache_dir, load, d.cache_hours, d.cache_passes, min_seconds=d.min_seconds,
-        max_seconds=d.max_seconds)
+    w = RollingCache(speech_of(d), codec, d.cache_dir, load, d.cache_hours, d.cache_passes,
+        limits=(d.min_seconds, d.max_seconds))
     w.fill()
     ds = w.loader.dataset
     return Supply(w, _valid(cfg, ds.paths, codec, tok, most, budget, kw), tok, ds.card, codec, [w.folder], ds)
@@ -417,7 +419,7 @@ def flow_recipe(cfg, device, start=None)->Recipe:
 
 # %% ../nbs/55_recipes.ipynb #a7181c46
 class Painter:
-    "What a NAR makes of book 0 of a recording, for `harmonica.microcodec.prepare_audio`"
+    "What a NAR makes of book 0 of a recording, for `harmonica.crops.prepare_audio`"
     def __init__(self,
         codec,   # A MicroCodec
         nar:NAR, # Trained on its codes

@@ -14,6 +14,22 @@ from torch import Tensor
 # %% ../nbs/26_sample.ipynb #4cbb959a
 _greedy = 1e-4 # scores divided by less than this leave the range of float32
 
+def _check(temperature, top_k, top_p):
+    if not temperature >= 0:
+        raise ValueError(f"temperature was {temperature}; it must be 0 (always the best) or more: try .8")
+    if top_k is not None and top_k < 0:
+        raise ValueError(f"top_k was {top_k}; it must be 1 or more, or 0 for all: try 50")
+    if top_p is not None and not 0 <= top_p <= 1:
+        raise ValueError(f"top_p was {top_p}; it must lie between 0 and 1: try .95")
+
+def _nucleus(p, top_p):
+    "Of probabilities in falling order (B,V) the smallest set that holds the share `top_p`, made to sum to 1"
+    before = p.cumsum(-1) - p                  # share already held by better entries: the first one always stays
+    before[:, 0] = -1
+    p = p.masked_fill(before >= top_p, 0)
+    return p / p.sum(-1, keepdim=True)
+
+# %% ../nbs/26_sample.ipynb #620d6bf9
 def probabilities(
     logits:Tensor, # Scores, (B,V); -inf forbids an entry
     temperature:float=.8, # Below 1 is bolder about the favourites; 0 leaves only the best
@@ -21,18 +37,12 @@ def probabilities(
     top_p:float=.95, # Keep the smallest set holding this share of probability (1 or None: all)
 )->Tensor: # Probabilities, (B,V)
     "The distribution that `sample` draws from"
-    if not temperature >= 0: raise ValueError(f"temperature was {temperature}; it must be 0 (always the best) or more: try .8")
-    if top_k is not None and top_k < 0: raise ValueError(f"top_k was {top_k}; it must be 1 or more, or 0 for all: try 50")
-    if top_p is not None and not 0 <= top_p <= 1: raise ValueError(f"top_p was {top_p}; it must lie between 0 and 1: try .95")
-    logits = logits.float()
+    _check(temperature, top_k, top_p)
+    logits, V = logits.float(), logits.shape[-1]
     if temperature < _greedy: return torch.zeros_like(logits).scatter_(-1, logits.argmax(-1, keepdim=True), 1.)
-    best, where = (logits/temperature).topk(min(top_k or logits.shape[-1], logits.shape[-1]), dim=-1)
+    best, where = (logits/temperature).topk(min(top_k or V, V), dim=-1)
     p = best.softmax(-1)
-    if top_p is not None and top_p < 1:
-        before = p.cumsum(-1) - p                  # share already held by better entries: the first one always stays
-        before[:, 0] = -1
-        p = p.masked_fill(before >= top_p, 0)
-        p = p / p.sum(-1, keepdim=True)
+    if top_p is not None and top_p < 1: p = _nucleus(p, top_p)
     return torch.zeros_like(logits).scatter_(-1, where, p)
 
 # %% ../nbs/26_sample.ipynb #245487b4

@@ -1,4 +1,4 @@
-"""Spectrogram, mel bands, pitch, and the way back: the few pieces of signal processing that codec, aligner and detectors share
+"""Spectrogram, mel bands, pitch, and the way back: what codec, aligner and detectors share of signal processing
 
 Docs: https://harmonica-tts.github.io/harmonica/signal.html.md"""
 
@@ -6,7 +6,7 @@ Docs: https://harmonica-tts.github.io/harmonica/signal.html.md"""
 
 # %% auto #0
 __all__ = ['LOW', 'HIGH', 'stft', 'overlap_add', 'to_mel', 'from_mel', 'mel_filters', 'band_interpolation', 'log_mel',
-           'pitch_detector', 'find_pitch', 'fill_unvoiced', 'glide', 'phase', 'pulses']
+           'pitch_detector', 'find_pitch', 'fill_unvoiced', 'yin', 'hold_pitch', 'glide', 'phase', 'pulses']
 
 # %% ../nbs/02_signal.ipynb #8731ddd4
 import math
@@ -46,12 +46,14 @@ def to_mel(
     "The mel scale: 2595 log10(1+f/700)"
     return 2595*np.log10(1+hz/700)
 
+# %% ../nbs/02_signal.ipynb #facf7339
 def from_mel(
     mel, # A number or an array
 ): # The same in Hz
     "From the mel scale back"
     return 700*(10**(mel/2595)-1)
 
+# %% ../nbs/02_signal.ipynb #9e95a63e
 @lru_cache
 def mel_filters(
     n_mels:int, # Bands
@@ -75,6 +77,7 @@ def band_interpolation(
     at = to_mel(np.linspace(0, rate/2, n_fft//2+1))/to_mel(rate/2)*(n_mels+1) - 1
     return torch.from_numpy(np.maximum(0, 1-np.abs(at.clip(0, n_mels-1)-np.arange(n_mels)[:,None])).astype(np.float32))
 
+# %% ../nbs/02_signal.ipynb #f6660c42
 def log_mel(
     spectrum:Tensor, # Magnitudes, (...,n_fft/2+1)
     n_mels:int=80, # Bands
@@ -94,6 +97,7 @@ def pitch_detector():
 
 LOW, HIGH = 50., 600. # Hz: the range of speaking voices
 
+# %% ../nbs/02_signal.ipynb #28f8379e
 def find_pitch(
     clip:Clip, # Speech
     hop:int=240, # Samples of a 24 kHz clip between two columns
@@ -117,6 +121,52 @@ def fill_unvoiced(
     if not len(k): return np.full(len(hertz), silent, np.float32)
     return np.exp(np.interp(np.arange(len(hertz)), k, np.log(np.maximum(hertz[k], 1.)))).astype(np.float32)
 
+# %% ../nbs/02_signal.ipynb #aa514646
+def _unlike(x):
+    "How unlike frames (...,n) are to themselves shifted by 0 to n/2-1 samples, over the mean of shorter shifts"
+    n, W = x.shape[-1], x.shape[-1]//2
+    both = torch.fft.irfft(torch.fft.rfft(x[...,:W], 2*n).conj()*torch.fft.rfft(x, 2*n), 2*n)[...,:W]
+    power = F.pad(x.pow(2).cumsum(-1), (1,0))
+    power = power[...,W:2*W]-power[...,:W]
+    d = (power[...,:1]+power-2*both).clamp(min=0)
+    mean = d[...,1:].cumsum(-1).clamp(min=1e-9)
+    return F.pad(d[...,1:]*torch.arange(1, W, device=x.device)/mean, (1,0), value=1.)
+
+# %% ../nbs/02_signal.ipynb #0dc6ed01
+def yin(
+    wav:Tensor, # Samples, (B,N)
+    rate:int=24000, # Samples a second
+    hop:int=240, # Samples a column
+    n:int=1440, # Window, samples
+    depth:float=.18, # How unlike the shifted wave may be, as a share of its power
+    low:float=55., # Lowest pitch to look for, Hz
+    high:float=550., # Highest, Hz
+)->Tensor: # Hertz, 0 where there is no pitch, (B,N/hop)
+    "The pitch of speech, column by column"
+    x, rate, hop, n = F.avg_pool1d(wav[:,None], 2)[:,0], rate//2, hop//2, n//2   # half the samples tell as much
+    x = F.pad(x, (n//2-hop//2, n)).unfold(-1, n, hop)[:,:x.shape[1]//hop]
+    x = x-x.mean(-1, keepdim=True)
+    d = _unlike(x)[...,:int(rate/low)+3]
+    dip = (d[...,1:-1] <= d[...,:-2]) & (d[...,1:-1] <= d[...,2:]) & (d[...,1:-1] < depth)
+    dip[...,:int(rate/high)-1] = False
+    lag = dip.int().argmax(-1)+1
+    a,b,c = (d.gather(-1, (lag+o)[...,None])[...,0] for o in (-1,0,1))
+    fine = (.5*(a-c)/(a-2*b+c).clamp(min=1e-6)).clamp(-.5, .5)
+    return torch.where(dip.any(-1) & (x.pow(2).mean(-1) > 1e-6), rate/(lag+fine), 0.)
+
+# %% ../nbs/02_signal.ipynb #6021f99b
+def hold_pitch(
+    f:Tensor, # Hertz, 0 where there is no pitch, (B,K)
+    low:float=55., high:float=550., # Stay between these, Hz
+    silent:float=120., # Where there is none at all, Hz
+)->Tensor: # (B,K)
+    "Carry pitch on through the columns that have none"
+    K, k = f.shape[1], torch.arange(f.shape[1], device=f.device).expand_as(f)
+    before = torch.where(f>0, k, -1).cummax(1).values
+    after = torch.where(f>0, k, K).flip(1).cummin(1).values.flip(1)
+    i = torch.where(before>=0, before, after)
+    return torch.where(i<K, f.gather(1, i.clamp(max=K-1)).clamp(low, high), silent)
+
 # %% ../nbs/02_signal.ipynb #cd024cde
 def glide(
     f:Tensor, # Hertz, (B,K)
@@ -128,6 +178,7 @@ def glide(
     slope = torch.where(w < 0, (f-before[:,:-1])[...,None], (after[:,1:]-f)[...,None])
     return f[...,None] + w*slope
 
+# %% ../nbs/02_signal.ipynb #d4bd4bfe
 def phase(
     f:Tensor, # Hertz of each sample, (B,K,hop)
     rate:int=24000, # Samples a second
@@ -142,6 +193,7 @@ def phase(
     begins = torch.stack(begins, 1)
     return (begins[...,None]+within).frac().flatten(1), begins
 
+# %% ../nbs/02_signal.ipynb #4cf3210b
 def pulses(
     turn:Tensor, # From `phase`, (B,N)
     f:Tensor, # Hertz of each sample, (B,N)

@@ -55,6 +55,7 @@ def spread(x, w): # x (B,P,D), w (B,P,D|1) sums to 1 over P
     mean = (w*x).sum(1)
     return mean, ((w*(x-mean[:,None])**2).sum(1) + 1e-5).sqrt()
 
+# %% ../nbs/27_speaker.ipynb #d749d2a2
 @patch
 def attention(self:SpeakerEncoder,
     x:Tensor, # Frames, (B,P,dim)

@@ -72,7 +72,7 @@ def prepare_speech(
 
 def lay_out(u, codec, aligner, tokenizer, min_seconds, max_seconds):
     "A row of the index, and what goes into the three files"
-    clip = tidied(u, 24000, min_seconds, max_seconds, wordless=True)
+    clip = tidied(u, 24000, (min_seconds, max_seconds), wordless=True)
     n = len(clip)//FRAME
     clip = Clip(clip.samples[:n*FRAME], 24000)
     codes = np.zeros(n) if codec is None else codec.encode(clip)[0].numpy()[:n]

@@ -14,13 +14,23 @@ import html, re, tomllib, unicodedata, warnings
 from functools import cache, lru_cache
 from importlib.resources import files
 from pathlib import Path
+from fastcore.basics import patch
 from num2words import num2words
 
 # %% ../nbs/10_text.ipynb #7ab1e500
-_T = tomllib.loads((files("harmonica")/"text.toml").read_text(encoding="utf8"))   # what is known by heart: abbreviations, units, coins, short words
+def _known(file): return tomllib.loads((files("harmonica")/file).read_text(encoding="utf8"))
+_T, _patterns = _known("text.toml"), _known("patterns.toml")
 _L = {k: v.split() for k,v in _T["lists"].items()}
 
 def _alts(words): return "|".join(re.escape(w) for w in sorted(words, key=len, reverse=True))   # longest first
+
+_parts = dict(files="|".join(_L["files"]), hosts=_alts(_L["hosts"]), tlds=_alts(_L["domains"]),
+              word_domains=_alts(_L["domains_that_are_words"]))
+
+@cache
+def _re(name):
+    "A long pattern by its name, with its parts («num», «month») filled in"
+    return re.compile(re.sub("«(.+?)»", lambda m: _parts[m[1]], _patterns[name]))
 
 # %% ../nbs/10_text.ipynb #0aa4ca10
 _break_tags, _tags = set(_L["tags_that_break"]), set(_L["tags"])
@@ -32,62 +42,89 @@ def _tag(m):
     if name in _break_tags: return "\n\n" if name not in ("br", "td", "th") else "\n"
     return "" if name in _tags or m[1] else f" {m[2]}{rest} "         # <your name> is text, not a tag
 
+# %% ../nbs/10_text.ipynb #fc8defb3
 def unmark(
     text:str, # As in a file or on the clipboard
 )->str: # As seen on the screen
     "Take away what is there for a program: escapes, entities, tags, link targets"
     text = text.encode("utf8", "ignore").decode("utf8")                 # halves of a surrogate pair
     if "\x1b" in text: text = re.sub(r"\x1b(?:\[[0-?]*[ -/]*[@-~]|\][^\x07\x1b]*(?:\x07|\x1b\\)?|[@-_])?", "", text)
-    if "&" in text: text = re.sub(r"&(?:#\d{1,7}|#[xX][0-9a-fA-F]{1,6}|[A-Za-z][A-Za-z0-9]{1,30});", lambda m: html.unescape(m[0]), text)
+    if "&" in text: text = _re("entity").sub(lambda m: html.unescape(m[0]), text)
     if "<" in text:
         text = re.sub(r"(?is)<!--.{0,2000}?-->|<(script|style)\b.{0,5000}?</\1\s*>", " ", text)
         text = re.sub(r"<((?:https?://|mailto:)?[^\s<>@]+@?[^\s<>@]*\.[^\s<>@]+)>", r" \1 ", text)
         text = re.sub(r"<(/?)([A-Za-z][A-Za-z0-9]*)(\s[^<>]*)?/?>", _tag, text)
     if "](" in text or "][" in text or "]:" in text:
         text = re.sub(r"(?m)^\s{0,3}\[[^\[\]\n]{1,200}\]:\s*\S.*$", "", text)
-        text = re.sub(r"!?\[([^\[\]\n]{0,300})\](?:\((?:[^()\s]|\([^()\s]*\)){0,2000}(?:\s+[\"'][^\n\"']*[\"'])?\)|\[[^\[\]\n]{0,100}\])", r"\1", text)
-        text = re.sub(r"!?\[([^\[\]\n]{0,300})\]\((?:[^()\s]|\([^()\s]*\)){0,2000}\)", r"\1", text)   # an image in a link
-    if "[[" in text: text = re.sub(r"\[\[(?:[^\[\]\n|]{0,200}\|)?([^\[\]\n|]{1,200})\]\]", r"\1", text)   # a link of a wiki
+        text = _re("link").sub(r"\1", text)
+        text = _re("image_in_link").sub(r"\1", text)   # an image in a link
+    if "[[" in text: text = _re("wiki_link").sub(r"\1", text)   # a link of a wiki
     return re.sub(r"(?m)^\s*(?:```|~~~).*$", "", text)
 
 # %% ../nbs/10_text.ipynb #1a701700
 _item = re.compile(r"(?:[-*+•‣◦▪·]|\(?(\d{1,3})[.)]|\(?([a-zA-Z])\))\s+(?:\[[ xX]\]\s+)?(?=\S)")
-_headed = re.compile(r"(?i)(?:chapter|part|book|act|scene|section|appendix|prologue|epilogue|preface|introduction)\b[ .:]*\w{0,9}$")
+_headed = _re("heading")
 
+def _verses(rows):
+    "Poems and lists without signs: their lines set apart"
+    out, block = [], []
+    for row in [*rows, ""]:
+        if row:
+            block.append(row)
+            continue
+        apart = len(block) > 2 and all(len(r) <= 40 and r[0].isupper() and r[-1].isalnum() for r in block)
+        out += [r for b in block for r in ((b, "") if apart else (b,))] + [""]
+        block = []
+    return out
+
+# %% ../nbs/10_text.ipynb #4abff74c
+def _is_heading(s):
+    return _headed.match(s) and len(s) < 30 or len(s) > 3 and s.isupper() and len(re.findall("[A-Z]+", s)) < 9
+
+def _cells(s): return ", ".join(c.strip() for c in s.strip("|").split("|") if c.strip())
+
+def _joined(a, b): return a + b if a.endswith("-") and a[-2:-1].isalpha() else a + " " + b
+
+# %% ../nbs/10_text.ipynb #16795c05
+def _line(s, many):
+    "(what a line says, may it go on with the last one, may the next one go on with it); None for a ruler"
+    if not s or many and _re("ruler").fullmatch(s): return None
+    if head := re.match(r"#{1,6}\s+(?=\S)", s): return s[head.end():].rstrip("# "), False, False
+    if many and s.startswith("|") and s.endswith("|"): return _cells(s), False, False
+    item = _item.match(s)
+    if item and (many or not item[1] and not item[2]):
+        n = item[1] or item[2]
+        return (f"{n.upper()}, " if n else "") + s[item.end():], False, True
+    if many and _is_heading(s): return s, False, False
+    return s, True, True
+
+# %% ../nbs/10_text.ipynb #6cb84d36
 def layout(
     text:str, # With line breaks
 )->str: # In one line
     "What a new line means: a list item, a heading and a blank line end a sentence, a wrapped line does not"
-    units, open_, quoted = [], False, False                                            # open_: may the next line go on with the last unit?
-    rows = text.split("\n")
+    units, open_, quoted, rows = [], False, False, text.split("\n")
     many = len(rows) > 1
-    if many: rows = _verses([r.strip() for r in rows])
-    for row in rows:
+    for row in _verses([r.strip() for r in rows]) if many else rows:
         s = row.strip()
         quote = re.match(r"(?:>\s*)+(?=[^\s\d=])", s) if many or s.startswith("> ") else None
-        if quote: s = s[quote.end():]
-        if not s or many and re.fullmatch(r"([-=*_~#])(?:\s*\1){2,}|[-=]{2,}|[|:\s-]*\|[|:\s-]*", s): open_ = False; continue
-        head = re.match(r"#{1,6}\s+(?=\S)", s)
-        if head: units.append(s[head.end():].rstrip("# ")); open_ = False; continue
-        if many and s.startswith("|") and s.endswith("|"): units.append(", ".join(c.strip() for c in s.strip("|").split("|") if c.strip())); open_ = False; continue
-        item = _item.match(s)
-        if item and (many or not item[1] and not item[2]):
-            n = item[1] or item[2]
-            s = (f"{n.upper()}, " if n else "") + s[item.end():]
-        elif many and (_headed.match(s) and len(s) < 30 or len(s) > 3 and s.isupper() and len(re.findall("[A-Z]+", s)) < 9): units.append(s); open_ = False; continue
-        elif open_ and units and bool(quote) == quoted: units[-1] += s if units[-1].endswith("-") and units[-1][-2:-1].isalpha() else " " + s; continue
-        units.append(s); open_, quoted = True, bool(quote)
+        line = _line(s[quote.end():] if quote else s, many)
+        if line is None:
+            open_ = False
+            continue
+        s, joins, stays = line
+        if joins and open_ and units and bool(quote) == quoted:
+            units[-1] = _joined(units[-1], s)
+            continue
+        units.append(s)
+        open_, quoted = stays, bool(quote) if stays else quoted
+    return _as_sentences(units)
+
+# %% ../nbs/10_text.ipynb #a699eabc
+def _as_sentences(units):
+    "Lines as sentences: each gets a full stop unless it ends in a mark"
     out = ""
     for u in units: out += u if not out else (" " if re.search(r"[.!?:;–…][\"')\]]*$", out) else ". ") + u
-    return out
-
-def _verses(rows):
-    "Short lines in a row that all begin large and end without a mark are a list, or a poem: each stands alone"
-    out, block = [], []
-    for row in [*rows, ""]:
-        if row: block.append(row); continue
-        apart = len(block) > 2 and all(len(r) <= 40 and r[0].isupper() and r[-1].isalnum() for r in block)
-        out += [r for b in block for r in ((b, "") if apart else (b,))] + [""]; block = []
     return out
 
 # %% ../nbs/10_text.ipynb #3af3faa7
@@ -96,11 +133,13 @@ _up = str.maketrans("⁰¹²³⁴⁵⁶⁷⁸⁹⁺⁻ⁿ", "0123456789+-n")
 
 def _power(m):
     word = m[1] or ""
-    return word + (" " if len(word) > 2 and word not in _T["units"] else "^") + m[2].translate(_up)   # a footnote, else a power
+    footnote = len(word) > 2 and word not in _T["units"]
+    return word + (" " if footnote else "^") + m[2].translate(_up)
 
 def _digit(m): # ➀ and ٣ are numbers too
     n = unicodedata.numeric(m[0], None)
-    return m[0] if n is None or n != int(n) or unicodedata.category(m[0]) == "Lo" else f"{int(n)}" if m[0].isdecimal() else f" {int(n)} "
+    if n is None or n != int(n) or unicodedata.category(m[0]) == "Lo": return m[0]
+    return f"{int(n)}" if m[0].isdecimal() else f" {int(n)} "
 
 # %% ../nbs/10_text.ipynb #1fc47574
 def fold(
@@ -120,6 +159,7 @@ def fold(
 
 # %% ../nbs/10_text.ipynb #90dbf213
 _num = r"(?:\d{1,3}(?:,\d{2,3})*,\d{3}|\d+)(?:\.\d+)?|\.\d+"
+_parts["num"] = _num
 
 def digits(
     s:str, # Digits, anything else is ignored
@@ -134,9 +174,10 @@ def number(
     "Say an amount"
     whole, _, part = s.replace(",", "").partition(".")
     zeros = len(whole) > 1 and whole[0] == "0"
-    said = digits(whole) if zeros or len(whole) > 15 else num2words(int(whole)).replace(",", "") if whole else ""
-    return f"{said} point {digits(part)}".strip() if part else said
+    words = digits(whole) if zeros or len(whole) > 15 else num2words(int(whole)).replace(",", "") if whole else ""
+    return f"{words} point {digits(part)}".strip() if part else words
 
+# %% ../nbs/10_text.ipynb #5cab8c46
 @lru_cache(maxsize=2**12)
 def ordinal(n:int)->str:
     "Say a rank: 22 -> twenty-second"
@@ -149,152 +190,182 @@ def year(n:int)->str:
 
 def plural(words:str)->str:
     "More than one of the last word: nineteen ninety -> nineteen nineties"
-    return words[:-1]+"ies" if words.endswith("y") and words[-2] not in "aeiou" else words+"es" if words.endswith(("x","s","ch")) else words+"s"
+    if words.endswith("y") and words[-2] not in "aeiou": return words[:-1]+"ies"
+    return words + ("es" if words.endswith(("x","s","ch")) else "s")
+
+# %% ../nbs/10_text.ipynb #7041b487
+_months = "January February March April May June July August September October November December".split()
+_day_names = sorted(set(_T["days"].values()))
+_day_or_month = "|".join([*_months, *_day_names])
 
 def _stop(m):
-    "Abbreviations swallow the full stop of their sentence: is there one to give back?"
+    "The full stop that the abbreviation of a match has swallowed, if it has"
     rest = m.string[m.end():m.end()+60]
-    ends = not rest.strip(" \"')") or re.match(rf"[\"')]*\s+(?!(?:{_day_or_month})\b)[A-Z][a-z']*(?:\s|$|[,.!?])", rest)
+    begins = rf"[\"')]*\s+(?!(?:{_day_or_month})\b)[A-Z][a-z']*(?:\s|$|[,.!?])"
+    ends = not rest.strip(" \"')") or re.match(begins, rest)
     return "." if m[0].endswith(".") and ends else ""
 
 # %% ../nbs/10_text.ipynb #a00a68f2
-_months = "January February March April May June July August September October November December".split()
 _short = {m[:3]: m for m in _months} | {"Sept": "September"}
-_Day_names = sorted(set(_T["days"].values()))
-_day_or_month = "|".join([*_months, *_Day_names])
-_month = "(" + "|".join(f"{m}|{m.lower()}" for m in _months if m not in ("May", "March")) + r"|March|May|(?:Jan|Feb|Mar|Apr|Jun|Jul|Aug|Sept?|Oct|Nov|Dec|jan|feb|apr|jul|aug|sept?|oct|nov|dec)\b\.?)"
-_d, _y = r"(\d{1,2})(?:st|nd|rd|th|ST|ND|RD|TH)?", r"((?:1[0-9]|20|21)\d\d)"
+_cut = "|".join(f"{k}|{k.lower()}" for k in _short if k not in ("Mar", "May", "Jun"))
+_month = "(" + "|".join(f"{m}|{m.lower()}" for m in _months if m not in ("May", "March")) + rf"|March|May|(?:Mar|Jun|{_cut})\b\.?)"
+_parts |= dict(day=r"(\d{1,2})(?:st|nd|rd|th|ST|ND|RD|TH)?", year=r"((?:1[0-9]|20|21)\d\d)", month=_month,
+               short_months="|".join(_short), all_months="|".join([*_short, *_months]), days=_alts(_T["days"]),
+               day_or_month=_day_or_month)
 
 def _the_month(s): return next(m for m in _months if m[:3] == s[:3].capitalize())
 
+def _and_year(y): return f", {year(int(y))}" if y else ""
+
 def _date(y, m, d):
     "Month 1-12, day 1-31, year or None -> words, or None if there is no such day"
-    if not (1 <= m <= 12 and 1 <= d <= 31): return None
-    return f"{_months[m-1]} {ordinal(d)}" + (f", {year(int(y))}" if y else "")
+    return f"{_months[m-1]} {ordinal(d)}{_and_year(y)}" if 1 <= m <= 12 and 1 <= d <= 31 else None
 
 def _century(y): return ("19" if int(y) > 40 else "20") + y if len(y) == 2 else y
 
+# %% ../nbs/10_text.ipynb #8a398b16
 def _slashed(m):
     a, b, y = int(m[1]), int(m[2]), _century(m[3])
-    return _date(y, a, b) or _date(y, b, a) or m[0]                   # American order, unless only the other makes sense
+    return _date(y, a, b) or _date(y, b, a) or m[0]
 
 def _dotted(m):
-    d, mo, y = int(m[1]), int(m[2]), _century(m[3])
-    if not (1 <= mo <= 12 and 1 <= d <= 31): return m[0]
-    return f"the {ordinal(d)} of {_months[mo-1]}, {year(int(y))}"
+    d, mo = int(m[1]), int(m[2])
+    return f"the {ordinal(d)} of {_months[mo-1]}{_and_year(_century(m[3]))}" if 1 <= mo <= 12 and 1 <= d <= 31 else m[0]
 
 def _bare(m):
     "12/25: a day, where it can be no fraction or is asked for as a day"
     a, b = int(m[2]), int(m[3])
     if not (1 <= a <= 12 and 1 <= b <= 31) or (a, b) == (9, 11): return m[0]
-    if m[1] or b > 12 and (b not in (16, 20, 24, 25, 30) or a == 12 and b != 16): return (m[1] or "") + _date(None, a, b)
-    return m[0]
+    no_fraction = b > 12 and (b not in (16, 20, 24, 25, 30) or a == 12 and b != 16)
+    return (m[1] or "") + _date(None, a, b) if m[1] or no_fraction else m[0]
+
+def _days(d, d2): return ordinal(d) + (f" to {ordinal(int(d2))}" if d2 else "")
 
 def _day_month(m):
-    lead, d, d2, mo, y = m[1] or "", int(m[2]), m[3], m[4], m[5]
+    lead, d, y = m[1] or "", int(m[2]), m[5] or m[6]
     if not 1 <= d <= 31: return m[0]
-    whose = re.search(r"(?i)\b(?:my|your|his|her|its|our|their|this|that|next|last|every|each|'s|a|the) $", m.string[max(0, m.start()-8):m.start()] + lead)
-    said = ordinal(d) + (f" to {ordinal(int(d2))}" if d2 else "")
-    return f"{lead}{'' if whose else 'the '}{said} of {_the_month(mo)}" + (f", {year(int(y))}" if y else "")
+    whose = _re("whose_day").search(m.string[max(0, m.start()-8):m.start()] + lead)
+    return f"{lead}{'' if whose else 'the '}{_days(d, m[3])} of {_the_month(m[4])}{_and_year(y)}"
 
 def _month_day(m):
-    mo, d, d2, y = _the_month(m[1]), int(m[2]), m[3], m[4]
-    if not 1 <= d <= 31: return m[0]
-    return f"{mo} {ordinal(d)}" + (f" to {ordinal(int(d2))}" if d2 else "") + (f", {year(int(y))}" if y else "")
+    d, y = int(m[2]), m[4] or m[5] or m[6]
+    return f"{_the_month(m[1])} {_days(d, m[3])}{_and_year(y)}" if 1 <= d <= 31 else m[0]
+
+# %% ../nbs/10_text.ipynb #1d6f7daf
+def _two_months(m): return f"{_the_month(m[1])} {'slash' if m[2] == '/' else 'to'} {_the_month(m[3])}"
+
+def _two_days(m):
+    between = " to " if re.search("[-–]", m[2]) else " and " if m[2].strip() in "/&" else m[2]
+    return _T["days"][m[1]] + between + _T["days"][m[3]] + _stop(m)
 
 def dates(text:str)->str:
     "Say dates, in numbers or with the month's name"
-    text = re.sub(r"\b([12]\d{3})([-/.])(\d{1,2})\2(\d{1,2})(?![\d./-]*\d)", lambda m: _date(m[1], int(m[3]), int(m[4])) or m[0], text)
+    text = _re("iso_date").sub(lambda m: _date(m[1], int(m[3]), int(m[4])) or m[0], text)
     text = re.sub(r"(?<![\d/.])(\d{1,2})/(\d{1,2})/(\d{4}|\d\d)(?![\d/])", _slashed, text)
     text = re.sub(r"(?<![\d.-])(\d{1,2})-(\d{1,2})-((?:19|20)\d\d)(?![\d-])", _slashed, text)
     text = re.sub(r"(?<![\d.])(\d{1,2})\.(\d{1,2})\.((?:1[5-9]|20)\d\d)(?![\d]|\.\d)", _dotted, text)
-    text = re.sub(r"(?<![\d/.$£€])\b(0?[1-9]|1[0-2])/((?:19|20)\d\d)(?![\d/])", lambda m: f"{_months[int(m[1])-1]} {year(int(m[2]))}", text)
-    text = re.sub(r"(?<![\w-])((?:19|20)\d\d)-0([1-9])(?![\w-])", lambda m: f"{_months[int(m[2])-1]} {year(int(m[1]))}", text)
-    text = re.sub(r"((?i:\b(?:on|by|until|till|since|due|before|after|dated|date:?) )|(?<![\w/.$£€+*=^-]))(\d{1,2})/(\d{1,2})(?![\w/%^*=+]|\.\d)(?! ?(?:[-+*/=]|inch|cup|tsp|tbsp|of an?\b))", _bare, text)
-    text = re.sub(rf"(?i:\b(the ))?\b{_d}(?:\s?[-–]\s?{_d})?(?: of |[ -])(?!May\b(?= (?:I|we|you|be|he|she|they|it)\b)){_month}(?:,? {_y}|-{_y})?(?![\w])", lambda m: _day_month(_Groups(m, 1, 2, 3, 4, (5, 6))), text)
-    text = re.sub(rf"\b{_month}[ -]{_d}(?:\s?(?:[-–]|to)\s?{_d})?(?:,? {_y}(?!\w)|-{_y}|/{_y})?(?![\w:]|[.,]?\d|\s?(?:[AaPp]\.?[Mm]\b|%))", lambda m: _month_day(_Groups(m, 1, 2, 3, (4, 5, 6))), text)
-    text = re.sub(rf"\b(may|march|mar)\.? (\d{{1,2}})(?:(?:st|nd|rd|th)\b|(?=,? (?:19|20)\d\d\b)),?(?: {_y}\b)?", lambda m: _date(m[3], 5 if m[1] == "may" else 3, int(m[2])) or m[0], text)
+    text = _re("month_slash_year").sub(lambda m: f"{_months[int(m[1])-1]} {year(int(m[2]))}", text)
+    text = _re("iso_month").sub(lambda m: f"{_months[int(m[2])-1]} {year(int(m[1]))}", text)
+    text = _re("bare_date").sub(_bare, text)
+    text = _re("day_month").sub(_day_month, text)
+    text = _re("month_day").sub(_month_day, text)
+    text = _re("small_month_day").sub(lambda m: _date(m[3], 5 if m[1] == "may" else 3, int(m[2])) or m[0], text)
     text = re.sub(rf"\b{_month}[ -](?=(?:'\d\d|\d{{4}})\b)", lambda m: _the_month(m[1]) + " ", text)
-    text = re.sub(rf"\b({'|'.join(_short)})\.?(\s?[-–]\s?| to |/)({'|'.join(_short)})\b\.?(?!\w)", lambda m: f"{_the_month(m[1])} {'slash' if m[2] == '/' else 'to'} {_the_month(m[3])}", text)
-    text = re.sub(r"(?<!\bthe )(?<!\ba )\b(Jan|Feb|Mar|Apr|Jun|Jul|Aug|Sept?|Oct|Nov|Dec)\.(?!\w)", lambda m: _the_month(m[1]) + _stop(m), text)
-    days = _alts(_T["days"])
-    text = re.sub(rf"\b({days})\.?(\s?[-–/]\s?|-| to | & | and |, )({days})\b(?!\.\w)\.?(?!\w)", lambda m: _T["days"][m[1]] + (" to " if re.search("[-–]", m[2]) else " and " if m[2].strip() in "/&" else m[2]) + _T["days"][m[3]] + _stop(m), text)
-    text = re.sub(rf"\b({days}|mon|tues?|thu(?:rs?)?|fri)\b\.?(?=,? (?i:{_day_or_month}|the \w+(?:-\w+)? of|\d))", lambda m: _T["days"][m[1].capitalize()], text)
-    text = re.sub(r"\b(Mon|Tues?|Weds?|Thu(?:rs?)?|Fri)\.(?!\w)|(?<!the )(?<!The )\b(Sat|Sun)\.(?=,|$)", lambda m: _T["days"][m[1] or m[2]] + _stop(m), text)
-    return re.sub(rf"(?<=[a-y]) (?:to|[-–]) (?=(?:{'|'.join([*_short, *_months])})\b)", " to ", re.sub(rf"\b({_day_or_month})\s?[-–]\s?(?=(?:{_day_or_month})\b)", r"\1 to ", text))
-
-class _Groups:
-    "A match whose groups are renumbered; of several, the first that matched"
-    def __init__(self, m, *which): self.m, self.which, self.string = m, which, m.string
-    def __getitem__(self, i):
-        if i == 0: return self.m[0]
-        w = self.which[i-1]
-        return (self.m[w] if w <= self.m.re.groups else None) if isinstance(w, int) else next((self.m[k] for k in w if self.m[k]), None)
-    def start(self): return self.m.start()
-    def end(self): return self.m.end()
+    text = _re("month_range").sub(_two_months, text)
+    text = _re("short_month").sub(lambda m: _the_month(m[1]) + _stop(m), text)
+    text = _re("days_pair").sub(_two_days, text)
+    text = _re("day_before_date").sub(lambda m: _T["days"][m[1].capitalize()], text)
+    text = _re("short_day").sub(lambda m: _T["days"][m[1] or m[2]] + _stop(m), text)
+    return _re("month_to_month").sub(" to ", _re("day_to_day").sub(r"\1 to ", text))
 
 # %% ../nbs/10_text.ipynb #da095fa8
+def _am_pm(ap): return f" {ap[0].upper()} M" if ap else ""
+
+def _minutes(h, n, ap):
+    if n: return (" oh " if n < 10 else " ") + number(str(n))
+    return "" if ap else " o'clock" if 1 <= h <= 12 else " hundred hours" if h else " hours"
+
 def _clock(m):
     h, mins, secs, ap, zone = int(m[1]), int(m[2] or 0), m[3], m[4], m[5]
     if h > 24 or mins > 59 or int(secs or 0) > 59: return m[0]
-    words = number(str(h))
-    if mins: words += " oh " + number(str(mins)) if mins < 10 else " " + number(str(mins))
-    elif not ap: words += " o'clock" if 1 <= h <= 12 else " hundred hours" if h else " hours"
+    words = number(str(h)) + _minutes(h, mins, ap)
     if secs and int(secs): words += f" and {number(secs.lstrip('0') or '0')} second" + "s"*(int(secs) != 1)
-    return words + (f" {ap[0].upper()} M" if ap else "") + (" " + " ".join(zone.strip()) if zone else "") + _stop(m)
+    return words + _am_pm(ap) + (" " + " ".join(zone.strip()) if zone else "") + _stop(m)
 
-_ap = r"\s?([AaPp]\.?[Mm]\b\.?)"
-_zone = rf"(\s(?:{'|'.join(_L['zones'])})\b)"
-_hour = r"\d{1,2}(?:[:.]\d\d)?"
+def _o_clock(s, ap):
+    h, _, mins = s.replace(".", ":").partition(":")
+    return number(h) + ("" if mins in ("", "00") else _minutes(int(h), int(mins), ap)) + _am_pm(ap)
+
+def _lasted(h, m, s):
+    spans = [(int(n), unit) for n,unit in ((h, "hour"), (m, "minute"), (s, "second")) if n]
+    return " ".join(f"{number(str(n))} {unit}{'s'*(n != 1)}" for n,unit in spans)
+
+def _verse(m): return f"{m[1]} {number(m[2])} {number(m[3])}" + (f" to {number(m[4])}" if m[4] else "")
+
+# %% ../nbs/10_text.ipynb #b42d4bd8
+_ap, _zone = r"\s?([AaPp]\.?[Mm]\b\.?)", rf"(\s(?:{'|'.join(_L['zones'])})\b)"
+_parts |= dict(am_pm=_ap, hour=r"\d{1,2}(?:[:.]\d\d)?", books="|".join(_L["bible"]))
 
 def times(text:str)->str:
     "Say times of day, and how long something took"
-    books = "|".join(_L["bible"])
-    text = re.sub(r"\b(\d{4}-\d\d-\d\d)T(\d\d:\d\d(?::\d\d)?)(?:\.\d+)?(Z|[+-]\d\d:?\d\d)?", lambda m: f"{m[1]}, {m[2]}" + (" U T C" if m[3] == "Z" else ""), text)
-    text = re.sub(rf"\b((?:[1-3] )?(?:{books})) (\d{{1,3}}):(\d{{1,3}})(?:[-–](\d{{1,3}}))?(?![\d:])", lambda m: f"{m[1]} {number(m[2])} {number(m[3])}" + (f" to {number(m[4])}" if m[4] else ""), text)
-    text = re.sub(rf"(?<![\d:.,$£€/-])({_hour})(?:{_ap})?\s?[-–]\s?(?={_hour}(?:{_ap})(?!\w))", lambda m: f"{_o_clock(m[1], m[2])} to ", text)
-    text = re.sub(rf"(?<![\d:.,])(\d{{1,2}}:\d\d)(?:{_ap})?\s?[-–]\s?(?=\d{{1,2}}:\d\d(?!\d))", lambda m: f"{m[1]}{m[2] or ''} to ", text)
+    text = _re("iso_time").sub(lambda m: f"{m[1]}, {m[2]}" + (" U T C" if m[3] == "Z" else ""), text)
+    text = _re("bible_verse").sub(_verse, text)
+    text = _re("hour_range").sub(lambda m: f"{_o_clock(m[1], m[2])} to ", text)
+    text = _re("clock_range").sub(lambda m: f"{m[1]}{m[2] or ''} to ", text)
     text = re.sub(rf"(?<![\d:.])(\d{{1,2}}):(\d\d)(?::(\d\d))?(?:{_ap})?{_zone}?(?![\d:])", _clock, text)
     text = re.sub(rf"(?<![\d:.,$£€])(\d{{1,2}})(?:\.(\d\d))?(){_ap}{_zone}?", _clock, text)
-    text = re.sub(r"(?<![\w.])(\d+) ?h(?:rs?)? ?(\d+) ?(?:m|min|mins)\b(?: ?(\d+) ?s(?:ecs?)?\b)?", lambda m: _lasted(m[1], m[2], m[3]), text)
+    text = _re("lasted").sub(lambda m: _lasted(m[1], m[2], m[3]), text)
     text = re.sub(r"(?<![\w.])(\d+)h([0-5]\d)\b", lambda m: _lasted(m[1], m[2], None), text)
     text = re.sub(r"(?<![\w.])(\d+) ?m(?:in)? ?(\d+) ?s\b", lambda m: _lasted(None, m[1], m[2]), text)
     return re.sub(r"\b(\d+):(\d+)\b", r"\1 to \2", text)             # a score, a ratio
 
-def _o_clock(s, ap):
-    h, _, mins = s.replace(".", ":").partition(":")
-    return number(h) + (f" oh {number(mins[1])}" if mins[:1] == "0" and mins != "00" else f" {number(mins)}" if mins and mins != "00" else "") + (f" {ap[0].upper()} M" if ap else "")
-
-def _lasted(h, m, s):
-    return " ".join(f"{number(str(int(n)))} {unit}{'s'*(int(n) != 1)}" for n,unit in ((h, "hour"), (m, "minute"), (s, "second")) if n)
-
 # %% ../nbs/10_text.ipynb #9404e500
-_id_cue = r"(?i:\b(?:code|pin|passcode|password|zip(?: code)?|postcode|ssn|otp|id|extension|isbn|fax|mobile|(?:account|serial|confirmation|tracking|reference|order|invoice|case|phone|telephone|policy|passport|licen[cs]e|routing|model|part|member|ticket|flight|customer|card)(?: (?:number|no\.?|code|id))|flight|dial|serial|license plate|plate|ending in|last (?:four|4) digits(?: are| of)?))"
+_parts["id_cue"] = _patterns["id_cue"]
 
-def _called(m): return ", ".join(_grouped(g) for g in re.findall(r"[\dA-Za-z]+", m[0]))
-def _grouped(s): return digits(s) if s.isdigit() else " ".join(digits(p) if p.isdigit() else " ".join(p.upper()) for p in re.findall(r"\d+|[A-Za-z]+", s))
+def _grouped(s):
+    if s.isdigit(): return digits(s)
+    return " ".join(digits(p) if p.isdigit() else " ".join(p.upper()) for p in re.findall(r"\d+|[A-Za-z]+", s))
+def _called(s): return ", ".join(_grouped(g) for g in re.findall(r"[\dA-Za-z]+", s))
 
+# %% ../nbs/10_text.ipynb #0ce2928c
+def _abroad(m): return "plus " + _called(m[1]) if 8 <= sum(c.isdigit() for c in m[1]) <= 15 else m[0]
+
+def _phone_word(m):
+    area = number(m[1]) if m[1].endswith("00") else digits(m[1])
+    return f"one, {area}, {m[2].replace('-', ' ')}"
+
+def _extension(m):
+    times = m[0][0] in "xX" and "." not in m[0] and not _re("digit_before").search(m.string[:m.start()])
+    return m[0] if times else f"extension {digits(m[1])}"
+
+def _network(m):
+    if max(map(int, m[1].split("."))) > 255: return m[0]
+    words = " dot ".join(digits(p) for p in m[1].split("."))
+    return words + (f" slash {number(m[2])}" if m[2] else "") + (f" colon {digits(m[3])}" if m[3] else "")
+
+def _emergency(m): return "nine eleven" if re.search(r"Porsche $", m.string[:m.start()]) else "nine one one"
+
+# %% ../nbs/10_text.ipynb #8a9ad7fd
 def phones(text:str)->str:
     "Say telephone numbers and other numbers that only name something, digit by digit"
-    text = re.sub(r"(?<![\w+])\+(?=\d)(\d{1,3}(?:[ .-]{0,2}\(?\d{1,5}\)?){2,6})(?![\w-])", lambda m: "plus " + _called(m) if 8 <= sum(c.isdigit() for c in m[1]) <= 15 else m[0], text)
-    text = re.sub(r"(?<![\w-])1-?(8\d\d)-(?=[A-Z])([A-Z\d]+(?:-[A-Z\d]+)*)\b", lambda m: f"one, {number(m[1]) if m[1].endswith('00') else digits(m[1])}, {m[2].replace('-', ' ')}", text)
-    text = re.sub(r"(?<![\w-])(?:1[ .-]?)?\(\d{3}\)[ .-]?\d{3}[ .-]\d{4}(?![\w-])|(?<![\w-])(?:1[ .-])?\d{3}([ .-])\d{3}\1\d{4}(?![\w-])|(?<![\w-])\d{3}-\d{4}(?![\w-])|(?<![\w-])\d{3}-\d{2}-\d{4}(?![\w-])"
-                  r"|(?<![\w-])0\d{2,4} \d{3,4} \d{3,4}(?![\w-])|(?<![\w-])0\d{4} \d{6}(?![\w-])|(?<![\w-])\d{4}([ -])\d{4}\2\d{4}\2\d{4}(?![\w-])|(?<![\w.-])\d+(?:-\d+){3,}(?:-X)?(?![\w-])", _called, text)
-    text = re.sub(r"(?i:\b(tel|telephone|phone|fax|call|mobile)(\.?:? ))(\d{3})\.(\d{4})\b", lambda m: f"{m[1]}{m[2]}{digits(m[3])}, {digits(m[4])}", text)
-    text = re.sub(r"(?i:\b(?:extension|ext|x)\.?) ?(\d{1,6})\b(?=[ .,;]|$)", lambda m: m[0] if m[0][0] in "xX" and "." not in m[0] and not re.search(r"(?:zero|one|two|three|four|five|six|seven|eight|nine),? $", m.string[:m.start()]) else f"extension {digits(m[1])}", text)
-    text = re.sub(r"(?<![\w.])(?<!version )(?<!v\. )((?:\d{1,3}\.){3}\d{1,3})(?:/(\d{1,2}))?(?::(\d{2,5}))?(?![\w.]*\d)", lambda m: m[0] if max(map(int, m[1].split("."))) > 255 else " dot ".join(digits(p) for p in m[1].split(".")) + (f" slash {number(m[2])}" if m[2] else "") + (f" colon {digits(m[3])}" if m[3] else ""), text)
-    text = re.sub(rf"({_id_cue}(?: is| was| to)?[: #]{{1,3}})([A-Z]{{0,4}}[ -]?\d{{3,}}(?:[ -]\d{{2,}})*)(?![\w,.]*\d)", lambda m: m[1] + _called(_Groups(_found(m[2]))), text)
-    text = re.sub(r"(?<![\w.,$£€#-])911(?![\w,-]|\.\d)(?! (?:[a-z]+s|people|men|women|children|million|thousand|and)\b)", lambda m: "nine eleven" if re.search(r"Porsche $", m.string[:m.start()]) else "nine one one", text)
-    text = re.sub(r"(?<![\w-])(?=[A-Z]*\d)(?=\d*[A-Z])(?=(?:[A-Z]*\d){4})[A-Z\d]{9,}(?![\w-])", _called, text)
-    return re.sub(r"(?i:\b((?:call|called|dial|dialed|dialled|ring|phone) ))(112|999|411|511|311|211|988|101|111)\b", lambda m: m[1] + digits(m[2]), text)
-
-def _found(s): return re.match("(?s).*", s)
+    text = _re("phone_abroad").sub(_abroad, text)
+    text = _re("phone_word").sub(_phone_word, text)
+    text = _re("phone").sub(lambda m: _called(m[0]), text)
+    text = _re("phone_dotted").sub(lambda m: f"{m[1]}{m[2]}{digits(m[3])}, {digits(m[4])}", text)
+    text = _re("extension").sub(_extension, text)
+    text = _re("ip_address").sub(_network, text)
+    text = _re("identifier").sub(lambda m: m[1] + _called(m[2]), text)
+    text = _re("emergency").sub(_emergency, text)
+    text = _re("long_identifier").sub(lambda m: _called(m[0]), text)
+    return _re("short_call").sub(lambda m: m[1] + digits(m[2]), text)
 
 # %% ../nbs/10_text.ipynb #2ad42a4a
 _coins, _scales = _T["coins"], _T["scales"]
 _scale = r"(?:[ -]?(hundred|thousand|million|billion|trillion)\b|\s?(mn|bn|tn|mm|MM|[kKmMbBT])\b(?!['-]\w))?"
-_coin, _after = _alts(k for k in _coins if "$" in k or k in "£€¥₹₩₽₿₺₴₪₫₱₦฿₡₲₸"), "[$£€¥₹₩₽₿₺₴₪₫₱₦฿₡₲₸¢]"
+_coin = _alts(k for k in _coins if "$" in k or k in "£€¥₹₩₽₿₺₴₪₫₱₦฿₡₲₸")
 _code = _alts(k for k in _coins if k.isalpha() and k.isupper())
+_parts |= dict(coin=_coin, coin_after="[$£€¥₹₩₽₿₺₴₪₫₱₦฿₡₲₸¢]",
+               named_scale=_scale.replace("(hundred", "(?P<s1>hundred").replace("(mn", "(?P<s2>mn"))
 
 def _money(sign, amount, scale="", one=False):
     unit, units, cent, cents = _coins[sign]
@@ -305,137 +376,219 @@ def _money(sign, amount, scale="", one=False):
     small = f"{number(str(int(part)))} {cent if part == '01' else cents}" if int(part) else ""
     return " and ".join(filter(None, [big, small])) or f"zero {units}"
 
-def _paid(m):
-    article, minus, sign, inner, amount, s1, s2, hyphen, per = (m[k] for k in ("article", "minus", "sign", "inner", "amount", "s1", "s2", "hyphen", "per"))
-    if re.fullmatch(r"\d{1,3},\d\d", amount): amount = amount.replace(",", ".")          # €5,50
-    bill = article and article[0] in "aA" and m.string[m.end():m.end()+2].strip(" ") not in ("", ".", ",", "f")   # "a $20 bill", but "a $20 for you"
-    said = _money(sign, amount, s1 or s2, one=bool(bill or hyphen))
-    return (article or "") + ("minus " if minus or inner else "") + said + (" " if hyphen else f" per {_T['per'].get(per, per)}" if per else "")
+# %% ../nbs/10_text.ipynb #be89f9d7
+def _comma(s): return s.replace(",", ".") if re.fullmatch(r"\d{1,3},\d\d", s) else s          # €5,50
 
+def _paid(m):
+    "A sum with all that may stand around it: an article, a minus, a scale, what it is paid for"
+    after = m.string[m.end():m.end()+2].strip(" ")
+    bill = m["article"] and m["article"][0] in "aA" and after not in ("", ".", ",", "f")   # but "a $20 for you"
+    words = _money(m["sign"], _comma(m["amount"]), m["s1"] or m["s2"], one=bool(bill or m["hyphen"]))
+    per = f" per {_T['per'].get(m['per'], m['per'])}" if m["per"] else ""
+    minus = "minus " if m["minus"] or m["inner"] else ""
+    return (m["article"] or "") + minus + words + (" " if m["hyphen"] else per)
+
+def _price_range(m):
+    scale, scale2 = m[3] or m[4], m[7] or m[8]
+    low = number(m[2]) if scale in (None, scale2) else _money(m[1], m[2], scale)
+    return f"{low} to " + _money(m[5] or m[1], m[6], scale2)
+
+def _note(m): return " " + unicodedata.name(m[0], "").replace(" SIGN", "").lower() + " "   # of elsewhere
+
+# %% ../nbs/10_text.ipynb #c25e2495
 def money(text:str)->str:
     "Say sums of money"
-    text = re.sub(rf"(?<![\w.])({_coin})\s?({_num}){_scale}\s?(?:-|–|to)\s?(?:({_coin}))?({_num}){_scale}(?![\w-])",
-        lambda m: (f"{number(m[2])} to " if (m[3] or m[4] or None) in (None, m[7] or m[8]) else _money(m[1], m[2], m[3] or m[4]) + " to ") + _money(m[5] or m[1], m[6], m[7] or m[8]), text)
-    text = re.sub(rf"(?<![A-Za-z])(?P<article>\b[Aa]n? |\b[Tt]he )?(?P<minus>-)?(?P<sign>{_coin})\s?(?P<inner>-)?(?P<amount>\d{{1,3}},\d\d(?![,\d])|{_num}){_scale.replace('(hundred', '(?P<s1>hundred').replace('(mn', '(?P<s2>mn')}(?:s\b)?"
-                  rf"(?:(?P<hyphen>-)(?=[a-z]))?(?:(?: per |/ ?)(?P<per>[a-z]+)\b)?", _paid, text)
-    text = re.sub(rf"(?<![\w.])(-)?(\d{{1,3}},\d\d(?![,\d])|{_num})\s?({_after})(?![\w])", lambda m: ("minus " if m[1] else "") + _money(m[3], m[2].replace(",", ".") if re.fullmatch(r"\d{1,3},\d\d", m[2]) else m[2]), text)
+    span = rf"(?<![\w.])({_coin})\s?({_num}){_scale}\s?(?:-|–|to)\s?(?:({_coin}))?({_num}){_scale}(?![\w-])"
+    text = re.sub(span, _price_range, text)
+    text = _re("price").sub(_paid, text)
+    text = _re("price_after").sub(lambda m: ("minus " if m[1] else "") + _money(m[3], _comma(m[2])), text)
     text = re.sub(rf"(?<![\w.])({_num}){_scale}\s?({_code})\b", lambda m: _money(m[4], m[1], m[2] or m[3]), text)
     text = re.sub(rf"\b({_code}|Rs\.?)\s?({_num}){_scale}", lambda m: _money(m[1], m[2], m[3] or m[4]), text)
-    return re.sub(r"[\u20a0-\u20cf]", lambda m: " " + unicodedata.name(m[0], "").replace(" SIGN", "").lower() + " ", text)   # a sign of the bank notes of elsewhere
+    return re.sub(r"[\u20a0-\u20cf]", _note, text)
 
 # %% ../nbs/10_text.ipynb #e5753d7a
-_many = lambda w: _T["units_many"].get(w) or (" ".join([_many(w.split()[0]), *w.split()[1:]]) if " per " in w or w.startswith(("degree ", "part ")) else " ".join([*w.split()[:-1], _T["units_many"].get(w.split()[-1], w.split()[-1]+"s")]))
-_units = {k: (w, _many(w)) for k,w in _T["units"].items()}
-_units |= {f"{u}{hat}{n}": tuple(f"{word} {w}" for w in _units[u]) for u in ("km","cm","mm","m","mi","ft") for n,word in ((2,"square"),(3,"cubic")) for hat in ("^","")}
 _each = _T["per"]
-_close = ("K","k","M","B","x","A","s","m","g","h","N","W","V","J","L","l","mo","ac","ha","pt","in.","mi","ms","min","MP")
-_scale_units = ("K","k","M","B","x")                                 # only when nothing stands between: "10k", but "plan 5 B"
+
+def _many(w):
+    "More than one of a unit"
+    if w in _T["units_many"]: return _T["units_many"][w]
+    first, *words = w.split()
+    if " per " in w or w.startswith(("degree ", "part ")): return " ".join([_many(first), *words])
+    *words, last = w.split()
+    return " ".join([*words, _T["units_many"].get(last, last+"s")])
+
+_units = {k: (w, _many(w)) for k,w in _T["units"].items()}
+for _u in ("km","cm","mm","m","mi","ft"):
+    for _n,_w in (("2","square"), ("^2","square"), ("3","cubic"), ("^3","cubic")):
+        _units[_u+_n] = tuple(f"{_w} {w}" for w in _units[_u])
+_close = "K k M B x A s m g h N W V J L l mo ac ha pt in. mi ms min MP".split()   # only next to their number in a range
+_scale_units = ("K","k","M","B","x")                                 # the same anywhere: "10k", but "plan 5 B"
 _unit = _alts(_units)
+_parts |= dict(unit=_unit, each=_alts(_each), long_unit=_alts(u for u in _units if len(u) > 1 or u == "m"),
+               word_unit=_alts(k for k in _units if len(k) > 1 and k.isalpha()))
+
+# %% ../nbs/10_text.ipynb #43e16aa3
+def _no_unit(n, gap, unit, before, after):
+    "Is it a letter for something else?"
+    if gap and unit in _scale_units: return True
+    if unit == "x" and (re.match(r" ?[-+=*/^]", after) or re.search(r"(?:equals|plus|minus) $", before)): return True
+    if gap and unit in ("A", "s", "N", "J", "V", "W") and re.match(r"[a-z]| [A-Z]", after): return True
+    if unit == "K" and re.match(r" (?:video|TV|resolution|monitor|screen|display|camera|movie)", after): return True
+    return unit == "s" and (re.fullmatch(r"[1-9]\d?0|\d{4}", n) or _re("decade_before").search(before))
 
 def _measure(m):
     n, gap, unit, per = m["n"], m["gap"], m["unit"], m["per"]
     before, after = m.string[max(0, m.start()-14):m.start()], m.string[m.end():m.end()+20]
-    if gap and unit in _scale_units or unit == "x" and (re.match(r" ?[-+=*/^]", after) or re.search(r"(?:equals|plus|minus) $", before)): return m[0]
-    if gap and unit in ("A", "s", "N", "J", "V", "W") and re.match(r"[a-z]| [A-Z]", after): return m[0]
-    if unit == "K" and re.match(r" (?:video|TV|resolution|monitor|screen|display|camera|movie)", after): return m[0]
-    if unit in ("A", "B", "V", "W", "N") and (re.match(r" [A-Z][a-z]", after) or re.search(r"(?i)\b(?:room|flat|gate|seat|unit|suite|apartment|platform|exit|hall|number|group|class|figure|section) $", before)): return f"{n} {unit}"   # a door
-    if unit == "s" and (re.fullmatch(r"[1-9]\d?0|\d{4}", n) or re.search(r"(?i)\b(?:the|my|his|her|their|two|three|early|late|mid) ?-?$", before)): return m[0]   # a decade
+    if _no_unit(n, gap, unit, before, after): return m[0]
+    door = unit in ("A", "B", "V", "W", "N") and (re.match(r" [A-Z][a-z]", after) or _re("door").search(before))
+    if door: return f"{n} {unit}"
     one, many = _units[unit]
-    noun = re.match(r" (?!(?:of|in|at|on|to|for|from|by|per|is|was|are|were|and|or|but|with|than|away|ago|later|long|high|tall|deep|wide|thick|apart|before|after|each|a|the|an|as|per|more|less)\b)[a-z]{2}", after)
-    single = n == "1" or gap == "-" or re.search(r"(?i)\b(?:an?|one|each|every|another|per|this|that) $", before) and noun and not per
+    single = n == "1" or gap == "-" or _re("one_of").search(before) and _re("no_noun").match(after) and not per
     words = f"{number(n)} {one if single else many}" + (f" per {_each[per]}" if per else "")
     return words + ("." if unit.endswith(".") and _stop(m) else "")
 
+# %% ../nbs/10_text.ipynb #dcbca906
+def _foot(n): return "foot" if n == "1" else "feet"
+
+def _feet_inches(m):
+    inches = "" if '"' in m[0] else " inch" + "es"*(m[2] != "1")
+    return f"{number(m[1])} {_foot(m[1])} {number(m[2])}{inches}"
+
+def _coordinates(m):
+    seconds = f"{number(m[3])} seconds " if m[3] else ""
+    return f"{number(m[1])} degrees {number(m[2])} minutes {seconds}{_T['winds'][m[4]].lower()}"
+
+def _degrees(m): return f"{number(m[1])} degree{'s'*(m[1] != '1')} {_T['winds'][m[2]].lower()}"
+def _warmth(m): return f"{number(m[1])} degrees {dict(C='Celsius', F='Fahrenheit')[m[2]]}"
+
+def _unit_range(m):
+    other = m[2] and m[2] != m[4]
+    if other and m[2] in _close or m[4] == "s" and m[2] in (None, "s"): return m[0]
+    return number(m[1]) + (f" {_units[m[2]][m[1] != '1']}" if other else "") + " to "
+
+def _fraction_of(m):
+    fits = 0 < int(m[2]) < int(m[3]) and (m[4] == "in." or m[4] not in _close)
+    return f"{_fraction(m[1], m[2], m[3])} {_units[m[4]][bool(m[1])]}" if fits else m[0]
+
+def _size(s):
+    "1920 pixels are nineteen twenty"
+    if len(s) != 4: return number(s)
+    if s[1:3] != "00" and s[2] != "0": return year(int(s))
+    return f"{number(s[:2])} {number(s[2:])}" if s[0] != "0" and s[2] != "0" else number(s)
+
+# %% ../nbs/10_text.ipynb #63db24d8
 def measures(text:str)->str:
     "Say units, percentages, degrees"
-    text = re.sub(r"(?<![\w.])(\d{1,2})(?:' ?|-| ?ft\.? ?)(\d{1,2})(?:\"| ?in\b\.?)(?!\w)", lambda m: f"{number(m[1])} {'foot' if m[1] == '1' else 'feet'} {number(m[2])}" + ("" if '"' in m[0] else " inch" + "es"*(m[2] != "1")), text)
-    text = re.sub(r"(\d+(?:\.\d+)?)\s?°\s?(\d+)' ?(?:(\d+(?:\.\d+)?)\" ?)?([NSEW])\b", lambda m: f"{number(m[1])} degrees {number(m[2])} minutes " + (f"{number(m[3])} seconds " if m[3] else "") + _T["winds"][m[4]].lower(), text)
-    text = re.sub(r"(\d+(?:\.\d+)?)\s?°\s?([NSEW])\b", lambda m: f"{number(m[1])} degree{'s'*(m[1] != '1')} {_T['winds'][m[2]].lower()}", text)
-    if text.count('"') % 2: text = re.sub(r"(?<![\w.])(\d+(?:\.\d+)?)\"(?=\s[a-z])", lambda m: f"{number(m[1])} inch" + "es"*(m[1] != "1"), text)
-    text = re.sub(r"(?<![\w.-])(\d{2,3})([CF])\b(?!['.]\w)", lambda m: f"{number(m[1])} degrees {dict(C='Celsius', F='Fahrenheit')[m[2]]}", text)
-    text = re.sub(rf"(?<![\w.])({_num})\s?({_unit})?\s?(?:-|–|to)\s?(?=(-?(?:{_num}))\s?({_unit})(?![\w^']))", lambda m: m[0] if m[2] and m[2] != m[4] and m[2] in _close or m[4] == "s" and m[2] in (None, "s") else f"{number(m[1])}" + (f" {_units[m[2]][m[1] != '1']}" if m[2] and m[2] != m[4] else "") + " to ", text)
-    text = re.sub(rf"(?<=\d)( ?(?:{_alts(u for u in _units if len(u) > 1 or u == 'm')}|['\"])) ?[x×] ?(?=\d)", r"\1 by ", text)
+    text = _re("feet_inches").sub(_feet_inches, text)
+    text = _re("coordinates").sub(_coordinates, text)
+    text = re.sub(r"(\d+(?:\.\d+)?)\s?°\s?([NSEW])\b", _degrees, text)
+    inches = lambda m: f"{number(m[1])} inch" + "es"*(m[1] != "1")
+    if text.count('"') % 2: text = re.sub(r"(?<![\w.])(\d+(?:\.\d+)?)\"(?=\s[a-z])", inches, text)
+    text = re.sub(r"(?<![\w.-])(\d{2,3})([CF])\b(?!['.]\w)", _warmth, text)
+    text = _re("unit_range").sub(_unit_range, text)
+    text = _re("by_units").sub(r"\1 by ", text)
     text = re.sub(rf"(?<=\d)( ?(?:{_unit}))/(?=10+ ?(?:{_unit})(?!\w))", r"\1 per ", text)
-    text = re.sub(r"(?<![\w.])(\d{1,2})'\s?[-–]\s?(\d{1,2})'(?!\w)", lambda m: f"{number(m[1])} to {number(m[2])} feet", text)
-    text = re.sub(r"(?<![\w.'])(\d{1,2})'(?= (?:tall|long|wide|high|deep|by|x)\b)", lambda m: f"{number(m[1])} {'foot' if m[1] == '1' else 'feet'}", text)
-    text = re.sub(rf"(?<![\w.])({_num}) ?(?:x|by) ?({_num})(?= ?(?:x|by) ?(?:{_num})| ?(?:{_unit})(?!\w))", r"\1 by \2", text)
-    text = re.sub(r"(?<![\w.])(\d{2,5})[xX](\d{2,5})(?:[xX](\d{2,5}))?(?!\w)", lambda m: " by ".join(_size(g) for g in m.groups() if g), text)
-    text = re.sub(rf"(?<![\w./])(\d+[ -])?(\d{{1,2}})/(\d{{1,3}}) ?({_unit})(?![\w^'/])", lambda m: f"{_fraction(m)} {_units[m[4]][bool(m[1])]}" if 0 < int(m[2]) < int(m[3]) and (m[4] == "in." or m[4] not in _close) else m[0], text)
-    text = re.sub(rf"(?<![\w.,$])(?P<n>{_num})(?P<gap>[ -]?)(?P<unit>{_unit})(?:/(?P<per>{_alts(_each)})(?![\w^]))?(?:(?<=[a-z])\.(?= [a-z]))?(?![\w^']|\.\w|/[A-Za-z])", _measure, text)
-    text = re.sub(rf"\b(?P<a>{_alts(k for k in _units if len(k) > 1 and k.isalpha())})/(?P<b>{_alts(_each)})\b", lambda m: f"{_units[m['a']][1]} per {_each[m['b']]}", text)
-    text = re.sub(r"\b((?:[a-z]*(?:lit(?:er|re)|met(?:er|re)|gram)|mile|gallon|dollar|euro|calorie|hour|page|word|frame|request|visit|user|case|death|event|car|ton|barrel)s)/(\w+)\b", lambda m: f"{m[1]} per {_each.get(m[2], m[2])}", text)
+    text = _re("feet_range").sub(lambda m: f"{number(m[1])} to {number(m[2])} feet", text)
+    text = _re("feet").sub(lambda m: f"{number(m[1])} {_foot(m[1])}", text)
+    text = _re("by_numbers").sub(r"\1 by \2", text)
+    text = _re("pixels").sub(lambda m: " by ".join(_size(g) for g in m.groups() if g), text)
+    text = _re("fraction_of").sub(_fraction_of, text)
+    text = _re("measure").sub(_measure, text)
+    text = _re("unit_per").sub(lambda m: f"{_units[m['a']][1]} per {_each[m['b']]}", text)
+    text = _re("many_per").sub(lambda m: f"{m[1]} per {_each.get(m[2], m[2])}", text)
     return re.sub(r"(?<=[\w)])\^\s?([-–+]?\d+|[a-z]\b)", lambda m: f" {_raised(m[1])} ", text)
 
-def _size(s): return year(int(s)) if len(s) == 4 and s[1:3] != "00" and s[2] != "0" else f"{number(s[:2])} {number(s[2:])}" if len(s) == 4 and s[0] != "0" and s[2] != "0" else number(s)
-
 # %% ../nbs/10_text.ipynb #a7125e00
-_ops = {"+": "plus", "-": "minus", "–": "minus", "*": "times", "×": "times", "x": "times", "/": "divided by", "÷": "divided by", "^": "to the power of", "=": "equals", "<": "less than", ">": "greater than", "≤": "at most", "≥": "at least"}
+_ops = {"+": "plus", "-": "minus", "–": "minus", "*": "times", "×": "times", "x": "times", "/": "divided by",
+        "÷": "divided by", "^": "to the power of", "=": "equals", "<": "less than", ">": "greater than",
+        "≤": "at most", "≥": "at least"}
 
 def _raised(n):
-    return {"2": "squared", "3": "cubed"}.get(n) or f"to the power of {'minus ' if n[0] in '-–' else 'plus ' if n[0] == '+' else ''}{number(n.lstrip('-–+')) if n[-1].isdigit() else n}"
+    if n in ("2", "3"): return "squared" if n == "2" else "cubed"
+    sign = "minus " if n[0] in "-–" else "plus " if n[0] == "+" else ""
+    return f"to the power of {sign}{number(n.lstrip('-–+')) if n[-1].isdigit() else n}"
+
+def _part_of(m): return _fraction(None, m[1], m[2]) if 0 < int(m[1]) < int(m[2]) else m[0]
 
 def _sum(m):
     s = re.sub(r"\^\s?([-–+]?\d+)", lambda p: f" {_raised(p[1])} ", m[0])
-    s = re.sub(r"(?<![\d/.])(\d{1,2})/(\d{1,2})(?![\d/.])", lambda p: _fraction(_Groups(p, 3, 1, 2)) if 0 < int(p[1]) < int(p[2]) else p[0], s)
+    s = re.sub(r"(?<![\d/.])(\d{1,2})/(\d{1,2})(?![\d/.])", _part_of, s)
     s = re.sub(r"(^|[=(*/×÷<>]\s?)[-–](?=[\d.])", r"\1minus ", s)
     return re.sub(r"\s+", " ", re.sub(r"[-+*×/÷=<>≤≥–]|(?<=[\d )])x(?=[\d (])", lambda o: f" {_ops[o[0]]} ", s))
 
+def _span(m): return f"{m[1]} {'to' if int(m[1]) < int(m[2]) else 'minus'} {m[2]}"
+
+def _divided(m):
+    a, b = int(m[1]), int(m[2] or 0)
+    even = b and a > b > 1 and len(m[1]) < 9 and a % b == 0
+    return f"{number(m[1])} divided by {number(m[2])}" if even else m[0]
+
+# %% ../nbs/10_text.ipynb #09c0dea8
+_parts["term"] = rf"(?:[-–]?(?:{_num})(?:\^[-–+]?\d+)?|\b[a-zA-Z](?:\^\d+)?(?![\w'.]))"
+
 def maths(text:str)->str:
     "Say sums, powers and roots"
-    v = rf"(?:[-–]?(?:{_num})(?:\^[-–+]?\d+)?|\b[a-zA-Z](?:\^\d+)?(?![\w'.]))"
-    text = re.sub(r"(?<![\w.])(\d+(?:\.\d+)?)[eE]([-+]\d+|\d{1,2})\b(?!\.\d|-)", lambda m: f"{number(m[1])} times ten {_raised(m[2])}", text)
-    text = re.sub(r"(?<![\w.,])([1-9]\d{0,2}(?: \d{3}){2,})(?![\w,]|[. -]?\d)", lambda m: m[0].replace(" ", ""), text)      # 1 000 000
+    text = _re("exponent").sub(lambda m: f"{number(m[1])} times ten {_raised(m[2])}", text)
+    text = _re("spaced_number").sub(lambda m: m[0].replace(" ", ""), text)      # 1 000 000
     text = re.sub(r"\b([a-z])\(([a-z\d]{1,2})\)", r"\1 of \2", text)
     text = re.sub(r"√\s?\(?(?=[\w.])", " square root of ", text)
-    text = re.sub(rf"(?<![\w./:$-]){v}(?:\s?[-+*/×÷–x]\s?{v})*\s?[=<>≤≥]\s?(?![=<>]){v}(?:\s?[-+*/×÷–=]\s?{v})*(?![\w/])", lambda m: _sum(m) if re.search(r"\d", m[0]) or re.search(r"[-+*/^]", m[0]) else m[0], text)
+    text = _re("equation").sub(lambda m: _sum(m) if re.search(r"[\d+*/^-]", m[0]) else m[0], text)
     text = re.sub(r"(?<=[\d)])\s?\*\*\s?(?=[\d(])", "^", text)
-    text = re.sub(rf"(?<![\w./:$-])(?:{_num})(?:\s?[-+*/×÷–]\s?(?:{_num})){{2,}}(?![\w/.-])", lambda m: _sum(m) if re.search("[+*×÷]", m[0]) else m[0], text)
+    text = _re("chain").sub(lambda m: _sum(m) if re.search("[+*×÷]", m[0]) else m[0], text)
     text = re.sub(r"(?<=[\d)])\s?[*×]\s?(?=[-\d(])|(?<=\b[a-z])\*(?=[a-z]\b)|(?<=\d) x (?=\d)", " times ", text)
     text = re.sub(r"(?<=[\d)])\s?÷\s?(?=[\d(])", " divided by ", text)
     text = re.sub(r"(?<=[\d)])\s?\+\s?(?=[\d(])", " plus ", text)
-    text = re.sub(r"(?<![\w.,/])(\d+) - (\d+)(?![\w/]|[.,]\d)", lambda m: f"{m[1]} {'to' if int(m[1]) < int(m[2]) else 'minus'} {m[2]}", text)
+    text = re.sub(r"(?<![\w.,/])(\d+) - (\d+)(?![\w/]|[.,]\d)", _span, text)
     text = re.sub(r"(?<![\w)\].,'\"$£€¥%°^-])-(?=\.?\d)", "minus ", text)
-    return re.sub(r"(?<![\w/.])(\d+)/(\d+)(?![\w/]|\.\d)", lambda m: f"{number(m[1])} divided by {number(m[2])}" if int(m[2] or 0) and int(m[1]) > int(m[2]) > 1 and len(m[1]) < 9 and int(m[1]) % int(m[2]) == 0 else m[0], text)
+    return re.sub(r"(?<![\w/.])(\d+)/(\d+)(?![\w/]|\.\d)", _divided, text)
 
 # %% ../nbs/10_text.ipynb #269225bf
-_parts = {2: ("half","halves"), 4: ("quarter","quarters")}
+_halves = {2: ("half","halves"), 4: ("quarter","quarters")}
 
-def _fraction(m):
-    whole, a, b = m[1], int(m[2]), int(m[3])
-    if (m[2],m[3]) in (("24","7"),("9","11"),("50","50"),("20","20")) and not whole: return f"{number(m[2])} {number(m[3])}"
-    if not 0 < a < b: return f"{whole or ''} {number(m[2])} over {number(m[3])}".strip()
-    if b in (10,100) and a > 1 and not whole: return f"{number(m[2])} out of {number(m[3])}"
-    if b > 100: return f"{whole or ''} {number(m[2])} over {number(m[3])}".strip()
-    said = f"{'a' if whole and a == 1 else number(m[2])} {_parts[b][a > 1] if b in _parts else ordinal(b) + 's'*(a > 1)}"
-    return f"{number(whole.strip(' -'))} and {said}" if whole else said
+def _fraction(whole, a, b):
+    "Numbers as written; `whole` may be missing"
+    if not whole and (a, b) in (("24","7"), ("9","11"), ("50","50"), ("20","20")): return f"{number(a)} {number(b)}"
+    n, d = int(a), int(b)
+    if d in (10,100) and 1 < n < d and not whole: return f"{number(a)} out of {number(b)}"
+    if not 0 < n < d or d > 100: return f"{whole or ''} {number(a)} over {number(b)}".strip()
+    part = _halves[d][n > 1] if d in _halves else ordinal(d) + "s"*(n > 1)
+    words = f"{'a' if whole and n == 1 else number(a)} {part}"
+    return f"{number(whole.strip(' -'))} and {words}" if whole else words
 
 def _plain(m):
     s = m[0]
-    if "," not in s and "." not in s and len(s) == 4:
-        n, dated = int(s), re.search(r"(?i)\b(?:in|since|until|till|by|from|year|circa|of|before|after|to|AD) $", m.string[max(0, m.start()-8):m.start()])
-        if 1100 <= n <= 2099 or (1000 < n < 1100 and dated): return year(n)
-    return number(s)
+    if "," in s or "." in s or len(s) != 4: return number(s)
+    dated = _re("dated").search(m.string[max(0, m.start()-8):m.start()])
+    return year(int(s)) if 1100 <= int(s) <= 2099 or 1000 < int(s) < 1100 and dated else number(s)
 
 def _serial(m):
     "AB9453: three and more digits behind letters are a name, and read one by one"
     if re.fullmatch(r"(?:19|20)\d\d", m[2]) and (m[1][-1].islower() or m[1] in ("FY", "CY")): return f"{m[1]} {m[2]}"
     return f"{m[1]} {digits(m[2])}" + (f" {digits(m[3])}" if m[3] else "")
 
+# %% ../nbs/10_text.ipynb #a6ea7d0e
+def _decade(m): return plural(year(int(m[1])) if len(m[1]) == 4 else number(m[1]))
+def _rank(m):
+    n = m[1].replace(",", "")
+    return (ordinal(int(n)) if len(m[1]) < 16 else number(m[1])) + (" to" if m[2] else "")
+def _season(m): return f"{year(int(m[1]))} slash {year(int(m[2])) if len(m[2]) == 4 else number(m[2])}"
+def _version(m): return " point ".join(number(p) for p in m[1].split("."))
+
 def numbers(text:str)->str:
     "Say every number still left"
     text = re.sub(r"(?<![\w./])(\d{1,3}/\d{1,3})(?:rd|th|nd|st)s?\b", r"\1", text)
     text = re.sub(r"(?<=\d)('?s)\s?[-–]\s?(?='?\d{2,4}'?s\b)", r"\1 to ", text)
-    text = re.sub(r"(?<![\w.])'?(\d{0,2}[1-9]0|\d?\d00|\d000)'?s\b", lambda m: plural(year(int(m[1])) if len(m[1]) == 4 else number(m[1])), text)
-    text = re.sub(r"(?<![\w.,])(\d[\d,]*)(?:st|nd|rd|th|ST|ND|RD|TH)\b(?:\s?([-–])(?=\s?\d+(?:st|nd|rd|th)\b))?", lambda m: (ordinal(int(m[1].replace(",", ""))) if len(m[1]) < 16 else number(m[1])) + (" to" if m[2] else ""), text)
+    text = _re("decade").sub(_decade, text)
+    text = _re("ordinal_number").sub(_rank, text)
     text = re.sub(r"(?<=[a-z]th to|[a-z]rd to|[a-z]st to|[a-z]nd to)(?=\w)", " ", text)
-    text = re.sub(r"(?<![\w./])((?:19|20)\d\d)/((?:19|20)?\d\d)(?![\w/])", lambda m: f"{year(int(m[1]))} slash {year(int(m[2])) if len(m[2]) == 4 else number(m[2])}", text)
+    text = _re("year_slash").sub(_season, text)
     text = re.sub(r"(?<![\w.])-(?=\d+/\d)", "minus ", text)
     text = re.sub(r"(?<=\d)(/\d+)\s?[-–]\s?(?=\d+/\d)", r"\1 to ", text)
-    text = re.sub(r"(?<![\w./-])(\d+[ -])?(\d{1,3})/(\d{1,4})(?![\w/]|\.\d)", _fraction, text)
-    text = re.sub(r"\b(\d{1,3}(?:\.\d{1,3}){2,})\b", lambda m: " point ".join(number(p) for p in m[1].split(".")), text)   # versions
+    text = re.sub(r"(?<![\w./-])(\d+[ -])?(\d{1,3})/(\d{1,4})(?![\w/]|\.\d)", lambda m: _fraction(*m.groups()), text)
+    text = re.sub(r"\b(\d{1,3}(?:\.\d{1,3}){2,})\b", _version, text)
     text = re.sub(r"\b([A-Za-z]+)-?(\d{3,}|0\d)(?:-(\d{3,}))?(?=[A-Za-z-]*\b)(?!,\d|\.\d)", _serial, text)
     text = re.sub(r"(?<=\d)\s?–\s?(?=[\d.])|(?<=\d)-(?=[\d.]+\b(?!-))(?<!-\d-)", " to ", text)
-    text = re.sub(r"\b([Aa])\s?[-–]\s?([Zz])\b|\b([A-Z])\s?–\s?([A-Z])\b", lambda m: f"{m[1] or m[3]} to {m[2] or m[4]}", text)
+    text = _re("letter_range").sub(lambda m: f"{m[1] or m[3]} to {m[2] or m[4]}", text)
     text = re.sub(r"#\s?(?=\d)", " number ", text)
     text = re.sub(r"(?<![\w)'-])[-–](?=\.?\d)", "minus ", text)
     text = re.sub(r"(?<=[A-Za-z])-?(?=\d)|(?<=\d)(?=[A-Za-z])", " ", text)            # B2B, mp3, COVID-19
@@ -443,104 +596,137 @@ def numbers(text:str)->str:
 
 # %% ../nbs/10_text.ipynb #0ee36e02
 _titles, _abbr, _before_number, _streets = _T["titles"], _T["abbreviations"], _T["before_a_number"], _T["streets"]
-_may_end = "etc. etc Inc. Inc Ltd. Ltd Corp. Corp Co. Bros. Jr. Jr Sr. Ave. Blvd. Rd. Ph.D. PhD M.D. Esq. MSS.".split() + ["et al."]
+_may_end = _L["may_end_a_sentence"] + ["et al."]
+_parts |= dict(
+    titles=_alts(_titles), winds=_alts(_T["winds"]), streets=_alts(_streets), states=_alts(_T["states"]),
+    street_words="|".join(sorted(set(_streets.values()))),
+    short_streets=_alts(k for k in _streets if k not in ("Str", "Ter", "Cir", "Pl", "Ct")),
+    abbreviations=_alts(k for k in _abbr if k not in ("c.","ca.","min.","max.")))
 
-def _number_of_a_house(s): return number(s) if len(s) < 3 or s[0] == "0" or len(s) > 4 else f"{number(s[0])} {'oh ' + number(s[2]) if s[1] == '0' else number(s[1:])}" if len(s) == 3 and s[1:] != "00" else f"{number(s[:2])} oh {number(s[3])}" if len(s) == 4 and s[2] == "0" != s[3] else f"{number(s[:2])} {number(s[2:])}" if len(s) == 4 and s[2:] != "00" else year(int(s)) if len(s) == 4 else number(s)
+def _number_of_a_house(s):
+    if len(s) < 3 or s[0] == "0" or len(s) > 4: return number(s)
+    if len(s) == 3: return number(s) if s[1:] == "00" else f"{number(s[0])} {'oh ' + number(s[2]) if s[1] == '0' else number(s[1:])}"
+    if s[2:] == "00": return year(int(s))
+    return f"{number(s[:2])} oh {number(s[3])}" if s[2] == "0" else f"{number(s[:2])} {number(s[2:])}"
 
 def _address(m):
-    house, wind, name, kind, tail = m["house"], m["wind"], m["name"], m["kind"], m["tail"]
-    return f"{_number_of_a_house(house)} {_T['winds'][wind] + ' ' if wind else ''}{name} {_streets[kind]}" + (f" {_T['winds'][tail]}" if tail else "") + _stop(m)
+    wind = _T["winds"][m["wind"]] + " " if m["wind"] else ""
+    tail = " " + _T["winds"][m["tail"]] if m["tail"] else ""
+    return f"{_number_of_a_house(m['house'])} {wind}{m['name']} {_streets[m['kind']]}{tail}{_stop(m)}"
 
+def _postal(m): return f" {_T['states'][m[1]]} {digits(m[2])}" + (f", {digits(m[3])}" if m[3] else "")
+
+# %% ../nbs/10_text.ipynb #1749ce59
 def addresses(text:str)->str:
     "Say houses, streets, states and postal codes"
-    winds, kinds, states = _alts(_T["winds"]), _alts(_streets), _alts(_T["states"])
-    text = re.sub(rf"(?<![\w.,-])(?P<house>\d{{1,5}}) (?:(?P<wind>{winds})\.? )?(?P<name>(?:[A-Z][a-z']+|\d{{1,3}}(?:st|nd|rd|th))(?: [A-Z][a-z']+){{0,3}}?) (?P<kind>{kinds})\b\.?(?: (?P<tail>{winds})\b\.?)?(?!\.?\w)", _address, text)
-    text = re.sub(rf"(?<![\w.,-])(\d{{3,4}}) (?=(?:[NSEW]\.? )?(?:[A-Z][a-z']+ ){{1,3}}(?:{'|'.join(sorted(set(_streets.values())))})\b)", lambda m: _number_of_a_house(m[1]) + " ", text)
-    text = re.sub(rf"(?<=[a-z.,]) ({states}),? (\d{{5}})(?:-(\d{{4}}))?(?!\w|-\d)", lambda m: f" {_T['states'][m[1]]} {digits(m[2])}" + (f", {digits(m[3])}" if m[3] else ""), text)
-    text = re.sub(rf"(?<=[a-z], )({states})\b(?=\s*(?:$|[.,;:!?)]))", lambda m: _T["states"][m[1]], text)
-    text = re.sub(r"(?i:\b(zip(?: code)?:? ))?\b(\d{5})-(\d{4})(?!\w|-)", lambda m: f"{m[1] or ''}{digits(m[2])}, {digits(m[3])}", text)
-    return text
+    text = _re("address").sub(_address, text)
+    text = _re("house").sub(lambda m: _number_of_a_house(m[1]) + " ", text)
+    text = _re("postal_code").sub(_postal, text)
+    text = re.sub(rf"(?<=[a-z], )({_parts['states']})\b(?=\s*(?:$|[.,;:!?)]))", lambda m: _T["states"][m[1]], text)
+    return _re("zip_plus").sub(lambda m: f"{m[1] or ''}{digits(m[2])}, {digits(m[3])}", text)
+
+def _title(m): return _titles[m[1] or m[2]] + _stop(m) + " "*m.string[m.end():m.end()+1].isalpha()
 
 def abbreviations(text:str)->str:
     "Write short forms out"
     text = re.sub(rf"(?<![\w.])({_alts(_before_number)}) ?(?=\d)", lambda m: _before_number[m[1]] + " ", text)
     text = addresses(text)
-    text = re.sub(rf"(\b\d+ (?:[NSEW]\.? )?[A-Z][a-z]+ |\b\d+(?:st|nd|rd|th) |[A-Z][a-z]+(?:'s)? (?=\w+\b\.?(?:[,;]|\s*$| [a-z])))({_alts(k for k in _streets if k not in ('Str', 'Ter', 'Cir', 'Pl', 'Ct'))})\b\.?",
-        lambda m: m[1] + _streets[m[2]] + _stop(m), text)
-    text = re.sub(r"\b([Cc]orner of|[Oo]n|[Aa]t|[Nn]ear) ((?:[A-Z][a-z]+ )+)St\b\.?", lambda m: f"{m[1]} {m[2]}Street{_stop(m)}", text)
-    text = re.sub(rf"\b({_alts(_titles)})\b\.?(?=\s+[A-Z])", lambda m: _titles[m[1]], text)
+    text = _re("street_short").sub(lambda m: m[1] + _streets[m[2]] + _stop(m), text)
+    text = _re("corner").sub(lambda m: f"{m[1]} {m[2]}Street{_stop(m)}", text)
+    text = re.sub(rf"\b({_parts['titles']})\b\.?(?=\s+[A-Z])", lambda m: _titles[m[1]], text)
     text = re.sub(r"\b(mr|mrs|ms|dr|prof)\.(?=\s\w)", lambda m: _titles[m[1].capitalize()].lower(), text)
-    text = re.sub(r"\b(Mr|Mrs|Ms|Dr|Prof)\b\.?(?=\s[a-z])|\b(Mr|Mrs|Ms|Dr|Prof)\.", lambda m: _titles[m[1] or m[2]] + _stop(m) + " "*(m.string[m.end():m.end()+1].isalpha()), text)
-    return re.sub(rf"(?<![\w.&])({_alts(k for k in _abbr if k not in ('c.','ca.','min.','max.'))})(?![\w])", lambda m: _abbr[m[1]] + (_stop(m) if m[1] in _may_end else ""), text)
+    text = _re("title").sub(_title, text)
+    return _re("abbreviation").sub(lambda m: _abbr[m[1]] + (_stop(m) if m[1] in _may_end else ""), text)
+
+# %% ../nbs/10_text.ipynb #c8c06bcb
+_begin = "|".join(w for w in _L["sentences_begin"] if w != "A")
+
+def _letters(m):
+    rest = m.string[m.end():m.end()+30]
+    ends = len(m[0]) > 2 and (not rest.strip(" \"')") or re.match(rf"[\"')]*\s+(?:{_begin})\b", rest))
+    return " ".join(m[0].replace(".", "").upper()) + ("." if ends else " "*rest[:1].isalpha())
 
 def initials(text:str)->str:
     "Spell dotted letters: U.S., J. K."
-    def _letters(m):
-        rest = m.string[m.end():m.end()+30]
-        end = "." if len(m[0]) > 2 and (not rest.strip(" \"')") or re.match(rf"[\"')]*\s+(?:{_begin})\b", rest)) else ""
-        return " ".join(m[0].replace(".", "").upper()) + (end or " "*rest[:1].isalpha())
     return re.sub(r"\b(?:(?:[A-Za-z]\.){2,}|(?<![A-Z] )[A-Z]\.(?= ?[A-Z][.a-z]))", _letters, text)
-
-_begin = "|".join(w for w in _L["sentences_begin"] if w != "A")
 
 # %% ../nbs/10_text.ipynb #b3e3db4a
 _roman = r"((?=[MDCLXVI])M{0,3}(?:CM|CD|D?C{0,3})(?:XC|XL|L?X{0,3})(?:IX|IV|V?I{0,3}))(?<=[MDCLXVI])"
 _pronoun = rf"I(?='(?!s\b)|\s(?:{'|'.join(_L['after_a_pronoun'])})\b)"
 _end = r"(?![\w-]|\.[A-Za-z]|'(?!s\b))"
+_parts |= dict(roman=_roman, roman_end=_end, counted="|".join(_L["counted"]), crowned="|".join(_L["crowned"]))
+_counts = {k.lower().rstrip("."): v for k,v in reversed(_before_number.items())}   # vol -> volume
 
 def roman(s:str)->int:
     "Value of a Roman numeral"
     v = [dict(I=1, V=5, X=10, L=50, C=100, D=500, M=1000)[c] for c in s]
     return sum(-a if a < b else a for a,b in zip(v, v[1:]+[0]))
 
+def _value(s): return number(str(roman(s)))
+
 def _counted(m):
     cue, n = m[1], m[2]
-    if len(n) == 1 and (n not in "IVX" or m[1].lower() in ("type", "class", "grade", "level", "title", "factor", "mark") and n == "X"): return m[0]
-    if n == "I" and (re.match(_pronoun, m.string[m.end()-1:]) or cue.islower() and not re.match(r"\s*(?:$|[,.;:)!?–-]|of\b)", m.string[m.end():])): return m[0]
-    return f"{cue} {number(str(roman(n)))}"
+    if len(n) == 1 and n not in "IVX": return m[0]
+    if n == "X" and cue.lower() in ("type", "class", "grade", "level", "title", "factor", "mark"): return m[0]
+    ends = re.match(r"\s*(?:$|[,.;:)!?–-]|of\b)", m.string[m.end():])
+    if n == "I" and (re.match(_pronoun, m.string[m.end()-1:]) or cue.islower() and not ends): return m[0]
+    return f"{cue} {_value(n)}"
 
-def romans(text:str)->str:
-    "Say Roman numerals where they can be nothing else"
-    text = re.sub(rf"\b(?i:({'|'.join(_L['counted'])}|vols?\.|figs?\.|pp?\.)) {_roman}\s?[-–]\s?{_roman}{_end}", lambda m: f"{_before_number.get(m[1].lower(), m[1])} {number(str(roman(m[2])))} to {number(str(roman(m[3])))}", text)
-    text = re.sub(rf"(?i:\b((?:{'|'.join(_L['counted'])})|vol\.?|fig\.?|no\.|ch\.?|pt\.?|bk\.?|sec\.?|art\.?|op\.))\s+{_roman}{_end}", _numbered, text)
-    text = re.sub(r"(?i:\b(pages?|pp?\.|chapters?|ch\.))\s+((?=[ivxlc]{2}|[ivx]\b)[ivxlc]+)(?:[-–]([ivxlc]+))?\b(?!')", _pages, text)
-    text = re.sub(rf"\b({'|'.join(_L['crowned'])}) ((?:[A-Z][a-z]+ ){{1,2}}){_roman}{_end}(?!\.\s[A-Z][a-z]+\b(?<!\.))", lambda m: f"{m[1]} {m[2]}the {ordinal(roman(m[3]))}" if m[3] in ("I", "V", "X") or len(m[3]) > 1 else m[0], text)
-    text = re.sub(rf"\b({'|'.join(_L['kings'])})\s+{_roman}{_end}", _king, text)
-    text = re.sub(rf"\b{_roman}(?:th|st|nd|rd)\b|\b{_roman}(?= (?:century|centuries|c\.|Olympic|Dynasty|dynasty|Congress|anniversary)\b)", lambda m: ordinal(roman(m[1] or m[2])) if len(m[1] or m[2]) > 1 or (m[1] or m[2]) in "IVX" else m[0], text)
-    text = re.sub(rf"(?<=\bthe )(?!IV\b)(?=[IVX]{{2}}){_roman}{_end}", lambda m: ordinal(roman(m[1])), text)
-    text = re.sub(rf"\b([A-Z][a-z]+ )((?!I\b)(?:X{{0,3}}(?:IX|IV|V?I{{0,3}}))(?<=[IVX]))(?<=[IVX]{{2}}){_end}", lambda m: m[1] + number(str(roman(m[2]))), text)
-    text = re.sub(rf"(?<![\w.'-])(?=[MDCLXVI]{{4}}|[IVX]{{3}}){_roman}{_end}(?!\.\w)", lambda m: m[0] if m[0] in ("MIX", "CIVIC", "XXX") else year(roman(m[1])) if 1100 <= roman(m[1]) <= 2100 else number(str(roman(m[1]))), text)
-    return re.sub(r"(?:(?<=^)|(?<=[.!?:] ))(II|III|IV|VI{0,3}|IX|XI{0,3}|XIV|XVI{0,3}|I|V|X)\.(?= [A-Z][a-z])", lambda m: number(str(roman(m[1]))) + ".", text)   # "II. Methods"
-
+# %% ../nbs/10_text.ipynb #dfdd6053
 def _numbered(m):
-    if m[1].lower().rstrip(".") in ("vol", "fig", "no", "ch", "pt", "bk", "sec", "art", "op"):
-        if len(m[2]) == 1 and m[2] not in "IVX" or m[2] == "I" and (m[1][-1] != "." or m[1].lower() == "no."): return m[0]
-        return f"{next(v for k,v in _before_number.items() if k.lower().rstrip('.') == m[1].lower().rstrip('.'))} {number(str(roman(m[2])))}"
-    return _counted(m)
+    cue = m[1].lower().rstrip(".")
+    if cue not in ("vol", "fig", "no", "ch", "pt", "bk", "sec", "art", "op"): return _counted(m)
+    alone = len(m[2]) == 1 and m[2] not in "IVX"
+    if alone or m[2] == "I" and (m[1][-1] != "." or m[1].lower() == "no."): return m[0]
+    return f"{_counts[cue]} {_value(m[2])}"
 
 def _pages(m):
     fits = lambda s: re.fullmatch(_roman, s.upper())
     if not fits(m[2]) or m[3] and not fits(m[3]): return m[0]
-    return f"{ {'p': 'page', 'pp': 'pages', 'ch': 'chapter'}.get(m[1].lower().rstrip('.'), m[1])} {number(str(roman(m[2].upper())))}" + (f" to {number(str(roman(m[3].upper())))}" if m[3] else "")
+    what = dict(p="page", pp="pages", ch="chapter").get(m[1].lower().rstrip("."), m[1])
+    return f"{what} {_value(m[2].upper())}" + (f" to {_value(m[3].upper())}" if m[3] else "")
 
 def _king(m):
-    name, n = m[1], m[2]
-    if len(n) == 1:
-        if n not in "IVX" or re.match(r"\.\s*[A-Z]", m.string[m.end():]) and name in ("Robert", "David", "John", "Mary", "Thomas", "Walter", "Peter", "Paul", "William", "James", "George", "Edward", "Stephen", "Margaret", "Carl", "Karl", "Otto", "Leo"): return m[0]
-        if n == "I" and not re.match(r"(?:'s\b|\s*[,.;:)!?]|\s+of\b|\s*$)", m.string[m.end():]): return m[0]
+    name, n, rest = m[1], m[2], m.string[m.end():]
+    initial = re.match(r"\.\s*[A-Z]", rest) and name in _L["kings_and_others"]
+    if len(n) == 1 and (n not in "IVX" or initial): return m[0]
+    if n == "I" and not re.match(r"(?:'s\b|\s*[,.;:)!?]|\s+of\b|\s*$)", rest): return m[0]
     return f"{name} the {ordinal(roman(n))}"
+
+def _two_romans(m): return f"{_before_number.get(m[1].lower(), m[1])} {_value(m[2])} to {_value(m[3])}"
+def _crowned(m): return f"{m[1]} {m[2]}the {ordinal(roman(m[3]))}" if m[3] in ("I", "V", "X") or len(m[3]) > 1 else m[0]
+def _roman_rank(m):
+    n = m[1] or m[2]
+    return ordinal(roman(n)) if len(n) > 1 or n in "IVX" else m[0]
+def _long_roman(m):
+    if m[0] in ("MIX", "CIVIC", "XXX"): return m[0]
+    return year(roman(m[1])) if 1100 <= roman(m[1]) <= 2100 else _value(m[1])
+
+# %% ../nbs/10_text.ipynb #9954c112
+def romans(text:str)->str:
+    "Say Roman numerals where they can be nothing else"
+    text = _re("roman_range").sub(_two_romans, text)
+    text = _re("roman_counted").sub(_numbered, text)
+    text = _re("roman_page").sub(_pages, text)
+    text = _re("crowned").sub(_crowned, text)
+    text = re.sub(rf"\b({'|'.join(_L['kings'])})\s+{_roman}{_end}", _king, text)
+    text = _re("roman_ordinal").sub(_roman_rank, text)
+    text = re.sub(rf"(?<=\bthe )(?!IV\b)(?=[IVX]{{2}}){_roman}{_end}", lambda m: ordinal(roman(m[1])), text)
+    text = _re("roman_name").sub(lambda m: m[1] + _value(m[2]), text)
+    text = _re("roman_long").sub(_long_roman, text)
+    return _re("roman_heading").sub(lambda m: _value(m[1]) + ".", text)   # "II. Methods"
 
 # %% ../nbs/10_text.ipynb #2fd99acb
 _words, _names, _letters_only = set(_L["words_in_capitals"]), set(_L["said_as_words"]), set(_L["said_by_letters"])
 _loud_words = _words | _names | set(_L["words_where_all_is_capitals"])
 _small = _T["small_letters"]
-_onset = "(?:[bcdfghjklmnpqrstvwyz]|[bcfgkps]l|[bcdfgkpt]r|s[ckmnptw]|s[cp]r|str|squ?|spl|scr|thr|shr|ch|sh|th|wh|ph|qu|tw|dw|kn|wr|gn|gh|x|sch|chr|phr)?"
-_coda = "(?:[bcdfgklmnprstvwxzhy]|[bdfglmnprstz]\\1|[lnr][bcdfgkmnpstvz]|[fkps]t|[cks]k|[dgklmnprtwbv]s|sh|ch|th|ng|nk|nt|ck|mp|ft|sp|ght|tch|nch|rch|lth|nth|rth|ngs|nts|cks|rst|lls|ff|ll|ss|zz|sts|rld|rds|rks|rms|rns|rts|lds|nds|mps|sks|sms|sm|w[dknl]s?|[cx]t|cts|xts|gh|ghs|nx|wl)?"
-_sayable = re.compile(f"(?:{_onset}[aeiouy]+{_coda.replace(chr(92)+'1', '[bdfglmnprstz]')})+e?s?", re.I)
+_sayable = re.compile(f"(?:{_patterns['onset']}[aeiouy]+{_patterns['coda']})+e?s?", re.I)
 
 def _by_letters(word):
     "Is a word in capitals an abbreviation?"
-    return word in _letters_only or word not in _words and word not in _names and (len(word) < 4 or not (_sayable.fullmatch(word) if len(word) == 4 else re.search("[AEIOUY]", word)))
+    if word in _letters_only or word in _words or word in _names: return word in _letters_only
+    if len(word) < 4: return True
+    return not (_sayable.fullmatch(word) if len(word) == 4 else re.search("[AEIOUY]", word))
 
 def _caps(m):
     word, end = m[1], m[2] or ""
@@ -548,117 +734,150 @@ def _caps(m):
     if _by_letters(word): return " ".join(word) + end
     return word.lower() + end if word in _words or len(word) == 4 and word not in _names else word.capitalize() + end
 
+# %% ../nbs/10_text.ipynb #a2b4c4cb
+_parts["loud_months"] = "|".join(m.upper() for m in [*_months, *_day_names] if m not in ("May", "March"))
+_loud_units = {k.upper(): k for k in reversed(_T["units"]) if k.isalpha() and len(k) > 1} | _T["units_in_capitals"]
+
+def _loud_unit(m):
+    gap, unit = m[1], m[2]
+    if unit in ("ST","ND","RD","TH"): return gap + unit.lower()
+    known = unit not in ("AM","PM") and (not gap or len(unit) > 1 and unit not in _words)
+    return gap + (_loud_units.get(unit, unit) if known else unit)
+
+def _spelled_loud(bare):
+    if "'" in bare or bare in _letters_only: return bare in _letters_only
+    return bare not in _loud_words if len(bare) < 4 else not re.search("[AEIOUY]", bare)
+
+def _calmed(m):
+    w, bare, name = m[0], m[0].removesuffix("'S"), m[0].capitalize()
+    if name in _titles and w not in ("GEN", "REP", "COL", "HON"): return name
+    after_day = re.search(r"\bOF $|\d\S* $", m.string[max(0, m.start()-6):m.start()], re.I)
+    if name in _months or name in _day_names or w == "MAY" and after_day: return name
+    numeral = re.fullmatch(_roman, bare) and set(bare) <= set("IVX")
+    return w.replace("'S", "'s") if numeral or _spelled_loud(bare) else w.lower()
+
+# %% ../nbs/10_text.ipynb #b9e0ae2e
 def calm(text:str)->str:
     "A text that shouts throughout is read as if it did not; its abbreviations are still spelled"
     text = re.sub(r"(?<![\w.'-])i(?![\w.-])", "I", text)
-    text = re.sub(rf"\b(?:{'|'.join(m.upper() for m in [*_months, *_Day_names] if m not in ('May', 'March'))}|(?:MAY|MARCH)(?= \d))\b", lambda m: m[0].capitalize(), text)
+    text = _re("month_loud").sub(lambda m: m[0].capitalize(), text)
     letters = re.findall(r"[A-Za-z]+", text)
     loud = [w for w in letters if len(w) > 1 and w.isupper()]
     if not (len(loud) > 2 and len(loud) > .7*sum(len(w) > 1 for w in letters)): return text
-    text = re.sub(r"(?<=\d)(\s?)([A-Z]{1,4})\b(?!\.\w)", lambda m: m[1] + (m[2].lower() if m[2] in ("ST","ND","RD","TH") else m[2] if m[2] in ("AM","PM") else _loud_units.get(m[2], m[2]) if not m[1] or len(m[2]) > 1 and m[2] not in _words else m[2]), text)
-    text = re.sub(r"(?<![\w.'&-])(?<!PLAN )(?<!GRADE )(?<!TYPE )(?<!CLASS )(?<!VITAMIN )A(?= [A-Z]{2})", "a", text)
-    return re.sub(r"(?<![\w.'&-])[A-Z][A-Z']+(?![\w&])|(?<=[A-Za-z]-)[A-Z]{2,}\b", lambda m: _calmed(m), text)
+    text = re.sub(r"(?<=\d)(\s?)([A-Z]{1,4})\b(?!\.\w)", _loud_unit, text)
+    text = _re("loud_article").sub("a", text)
+    return re.sub(r"(?<![\w.'&-])[A-Z][A-Z']+(?![\w&])|(?<=[A-Za-z]-)[A-Z]{2,}\b", _calmed, text)
 
-_loud_units = {k.upper(): k for k in reversed([k for k in _T["units"] if k.isalpha() and len(k) > 1])} | dict(KG="kg", KM="km", CM="cm", MM="mm", MG="mg", ML="mL", G="g", M="m", MPH="mph", KB="KB", MB="MB", GB="GB", TB="TB", HZ="Hz", KHZ="kHz", MHZ="MHz", GHZ="GHz", KW="kW", KWH="kWh")
-
-def _calmed(m):
-    w = m[0]; bare = w.removesuffix("'S")
-    if w.capitalize() in _titles and w not in ("GEN", "REP", "COL", "HON"): return w.capitalize()
-    if w.capitalize() in _months or w.capitalize() in _Day_names or w == "MAY" and re.search(r"\bOF $|\d\S* $", m.string[max(0, m.start()-6):m.start()], re.I): return w.capitalize()
-    if re.fullmatch(_roman, bare) and set(bare) <= set("IVX"): return w.replace("'S", "'s")
-    if "'" not in bare and (bare in _letters_only or (bare not in _loud_words if len(bare) < 4 else not re.search("[AEIOUY]", bare))): return w.replace("'S", "'s")
-    return w.lower()
+def _pair(m): return f"{' '.join(m[1])} and {' '.join(m[2])}{m[3] or ''}"
 
 def capitals(text:str)->str:
     "Spell abbreviations, calm down a shouted word"
-    text = re.sub(r"\b([A-Z]{1,3}) ?& ?([A-Z]{1,3})(s)?\b(?![a-z])", lambda m: f"{' '.join(m[1])} and {' '.join(m[2])}{m[3] or ''}", text)
+    text = _re("ampersand").sub(_pair, text)
     text = re.sub(r"\b([A-Z]{2,})('?s)?\b", _caps, text)
-    text = re.sub(rf"\b({'|'.join(_small)})\b", lambda m: _small[m[1]], text)
-    return text
+    return re.sub(rf"\b({'|'.join(_small)})\b", lambda m: _small[m[1]], text)
 
 # %% ../nbs/10_text.ipynb #3eb00000
-_tlds = _alts(_L["domains"])
-_domain = r"(?:[A-Za-z0-9](?:[A-Za-z0-9-]*[A-Za-z0-9])?\.)+"
-_link_like = re.compile(rf"(?i:https?://|ftp://|www\.)\S+|{_domain}(?:{_tlds})(?:[/:?#]\S*)?|{_domain}(?:{_alts(_L['domains_that_are_words'])})/\S*|(?:{_alts(_L['hosts'])})(?:/\S*)?|[\w.+-]+@[\w-]+(?:\.[\w-]+)+")
-_file_like = re.compile(rf"(?:[A-Za-z]:)?[\w./\\~-]*[\w-]*\.(?:{'|'.join(_L['files'])})|~?/[\w.-]+(?:/[\w.-]+)+/?|[A-Za-z]:\\[\w.\\-]+|~/[\w./-]+")
+_parts["domain"] = r"(?:[A-Za-z0-9](?:[A-Za-z0-9-]*[A-Za-z0-9])?\.)+"
+_link_like, _file_like = _re("link_like"), _re("file_like")
 
 def _label(s):
     "A piece of an address: a word, or letters"
-    if s.lower() in _small and s.lower() not in ("mph", "btw", "mp"): return _small[s.lower()]
-    if s.lower() in _L["sites"] or len(s) > 5 and len(re.findall("[aeiouy]+", s, re.I)) > 1: return s
-    if len(s) == 1 or s.upper() in _words or s.lower() in ("com", "org", "gov", "net", "biz", "info", "dev", "app", "co"): return s
-    return s if _sayable.fullmatch(s) and (len(s) > 3 or len(s) == 3 and s[1].lower() in "aeiouy" and s[0].lower() not in "aeiou") else " ".join(s.upper())
+    small = s.lower()
+    if small in _small and small not in ("mph", "btw", "mp"): return _small[small]
+    if small in _L["sites"] or len(s) > 5 and len(re.findall("[aeiouy]+", s, re.I)) > 1: return s
+    if len(s) == 1 or s.upper() in _words or small in "com org gov net biz info dev app co".split(): return s
+    short = len(s) == 3 and small[1] in "aeiouy" and small[0] not in "aeiou"
+    return s if _sayable.fullmatch(s) and (len(s) > 3 or short) else " ".join(s.upper())
 
 def _spelled(s):
     "Words, dots and slashes of an address"
     s = re.sub(r"^(?i:https?|ftp)://", "", s)
     s = s.rstrip("/") if s[:1] not in "/~" else s
-    return " " + " ".join(_label(p) if p.isalpha() else digits(p) if p.isdigit() else _T["web"].get(p, "") for p in re.findall(r"[A-Z]?[a-z]+|[A-Z]+|\d+|[^A-Za-z\d]", s)) + " "
+    read = lambda p: _label(p) if p.isalpha() else digits(p) if p.isdigit() else _T["web"].get(p, "")
+    return " " + " ".join(map(read, re.findall(r"[A-Z]?[a-z]+|[A-Z]+|\d+|[^A-Za-z\d]", s))) + " "
+
+# %% ../nbs/10_text.ipynb #db193a27
+def _token(m):
+    "A word of a text, read as an address if it is one; marks around it stay"
+    if not set(m[0]) & set("./\\") or len(m[0]) > 500: return m[0]
+    s = m[0].rstrip(".,;:!?)]}\"'")
+    tail, lead = m[0][len(s):], re.match(r"[(\[{\"']*", s)[0]
+    bare = s[len(lead):].removesuffix("'s")
+    owner = "'s" if s.endswith("'s") else ""
+    found = _link_like.fullmatch(bare) or _file_like.fullmatch(bare) and re.search("[A-Za-z]{2}", bare)
+    return lead + _spelled(bare).rstrip() + owner + tail if found else m[0]
 
 def web(text:str)->str:
     "Say addresses and names of files: dots, slashes and at signs are words there"
-    def _token(m):
-        if "." not in m[0] and "/" not in m[0] and "\\" not in m[0] or len(m[0]) > 500: return m[0]
-        s = m[0].rstrip(".,;:!?)]}\"'"); tail = m[0][len(s):]
-        lead = re.match(r"[(\[{\"']*", s)[0]; s = s[len(lead):]
-        owner = "'s" if s.endswith("'s") else ""; s = s.removesuffix("'s")
-        if _link_like.fullmatch(s) or _file_like.fullmatch(s) and re.search("[A-Za-z]{2}", s): return lead + _spelled(s).rstrip() + owner + tail
-        return m[0]
     text = re.sub(r"\S+", _token, text)
-    text = re.sub(r"(?<![\w/])\.(?=(?:" + "|".join(_L["files"]) + r")\b)([A-Za-z]+)", lambda m: f"dot {_label(m[1])}", text)
+    text = re.sub(rf"(?<![\w/])\.(?=(?:{_parts['files']})\b)([A-Za-z]+)", lambda m: f"dot {_label(m[1])}", text)
     text = re.sub(r"(?<=[a-z]{2})\.(?=[a-z]{2})(?!(?:com|org)\b)", " dot ", text)          # os.path
     text = re.sub(r"(?<=[a-z]{2})([.!?])(?=[A-Z][a-z'])", r"\1 ", text)                    # no space behind a full stop
     return re.sub(r"(?<![\w.])@(?=[A-Za-z])", "at ", text)
 
 # %% ../nbs/10_text.ipynb #c8eb7c47
-_first = 0xF0000
-_private = re.compile("[\ue000-\uf8ff\U000F0000-\U0010FFFD]")         # characters that mean nothing, and so can stand for a pronunciation
+_first = 0xF0000    # of the characters that mean nothing, and so can stand for a pronunciation
+_private = re.compile("[\ue000-\uf8ff\U000F0000-\U0010FFFD]")
 _given = re.compile(r"\[\[(?=[^\[\]\n]*[^\x00-\x7f])([^\[\]\n]{1,200})\]\]('?s\b)?")
-_ipa = {"tʃ": "ʧ", "dʒ": "ʤ", "eɪ": "A", "aɪ": "I", "ɔɪ": "Y", "oʊ": "O", "əʊ": "O", "aʊ": "W", "ɚ": "əɹ", "ɝ": "ɜɹ", "ɫ": "l", "r": "ɹ", "ː": "", "ˑ": "", "͡": "", ".": "", "‿": " ", "'": "ˈ", "_": " "}
+_ipa = _T["ipa"]
 
 def sounds(
     written:str, # Phonemes in IPA, or as `Tokenizer.symbols` writes them
 )->str: # In the signs of the tokenizer, words joined by _
     "Read a pronunciation"
-    said = unicodedata.normalize("NFC", written).strip(" /")
-    for k,v in _ipa.items(): said = said.replace(k, v)
-    said = " ".join(said.translate(_alike).split())
-    wrong = sorted(set(said) - set(_tables["phonemes"][1:]))
-    if wrong or not set(said) - set(" ˈˌ.,?!;:–"):
-        raise ValueError(f"pronunciation {written[:40]!r} has {' '.join(wrong) or 'no sound in it'}; the signs are {_tables['phonemes'][2:]}: try [[həlˈO]]")
-    return said.replace(" ", "_")
+    s, signs = unicodedata.normalize("NFC", written).strip(" /"), _tables["phonemes"]
+    for k,v in _ipa.items(): s = s.replace(k, v)
+    s = " ".join(s.translate(_alike).split())
+    wrong = sorted(set(s) - set(signs[1:]))
+    if wrong or not set(s) - set(" ˈˌ.,?!;:–"):
+        raise ValueError(f"pronunciation {written[:40]!r} has {' '.join(wrong) or 'no sound in it'}; "
+                         f"the signs are {signs[2:]}: try [[həlˈO]]")
+    return s.replace(" ", "_")
 
 def _keep(m, given):
     given.append(f"[[{sounds(m[1])}]]{m[2] or ''}")
     return chr(_first+len(given)-1)
 
+# %% ../nbs/10_text.ipynb #b3dc64b2
+def _lexicon_rows(path):
+    "(word, reading, where) of each line of a lexicon file"
+    path = Path(path).expanduser()
+    try: lines = path.read_text(encoding="utf-8-sig").splitlines()
+    except (OSError, UnicodeDecodeError) as e:
+        why = getattr(e, "strerror", None) or "it is no UTF-8 text"
+        raise ValueError(f"lexicon '{path}' can't be read ({why}): give a text file with a word "
+                         "and its reading on each line") from None
+    for i,line in enumerate(lines, 1):
+        if not line.strip() or line.lstrip().startswith("#"): continue
+        word, reading = (re.split(r"\t|\s=\s|=", line, maxsplit=1)+[""])[:2]
+        yield word, reading, f"line {i} of '{path}'"
+
 def load_lexicon(
-    words, # Path of a file (a word and how it is read on a line, with a tab or = between; # begins a remark), or a dict
+    words, # Path of a file (a word and how it is read on a line, a tab or = between; # begins a remark), or a dict
 )->dict: # Written word -> reading; sounds stand in [[ ]]
     "How words are to be read"
-    if isinstance(words, dict): rows = [(k, v, f"{k!r}") for k,v in words.items()]
-    else:
-        path = Path(words).expanduser()
-        try: lines = path.read_text(encoding="utf-8-sig").splitlines()
-        except (OSError, UnicodeDecodeError) as e: raise ValueError(f"lexicon '{path}' can't be read ({getattr(e, 'strerror', None) or 'it is no UTF-8 text'}): give a text file with a word and its reading on each line") from None
-        rows = [(*(re.split(r"\t|\s=\s|=", l, maxsplit=1)+[""])[:2], f"line {i} of '{path}'") for i,l in enumerate(lines, 1) if l.strip() and not l.lstrip().startswith("#")]
-    out = {}
+    rows, out = [(k, v, repr(k)) for k,v in words.items()] if isinstance(words, dict) else _lexicon_rows(words), {}
     for word,reading,where in rows:
-        if not (isinstance(word, str) and isinstance(reading, str) and word.strip() and reading.strip()): raise ValueError(f"lexicon, {where}: a word and its reading are needed, with a tab or = between: try Nguyen = nˈuʤɛn")
+        if not all(isinstance(s, str) and s.strip() for s in (word, reading)):
+            raise ValueError(f"lexicon, {where}: a word and its reading are needed, "
+                             "with a tab or = between: try Nguyen = nˈuʤɛn")
         word, reading = word.strip(), reading.strip()
         if "[[" not in reading and set(reading) & set("ˈˌæɑɔəɛɜɪʊʌᵊᵻɐðŋɡɹʃʒʤʧθ"): reading = f"[[{reading}]]"
         for m in _given.finditer(reading): sounds(m[1])
         out[word] = reading
     return out
 
+# %% ../nbs/10_text.ipynb #8ba04ba5
 @cache
-def _lexicon_pattern(words): return re.compile("|".join(rf"(?<!\w){'' if w != w.lower() else '(?i:'}{re.escape(w)}{'' if w != w.lower() else ')'}(?!\w)" for w in sorted(words, key=len, reverse=True)))
+def _lexicon_pattern(words):
+    one = lambda w: re.escape(w) if w != w.lower() else f"(?i:{re.escape(w)})"
+    return re.compile("|".join(rf"(?<!\w){one(w)}(?!\w)" for w in sorted(words, key=len, reverse=True)))
 
 def _reworded(text, items):
     "Words of the lexicon, read as it says; what stands in [[ ]] is left alone"
-    words = dict(items); small = {k.lower(): v for k,v in items if k == k.lower()}
-    said = lambda m: words.get(m[0]) or small[m[0].lower()]
-    return "".join(p if p.startswith("[[") else _lexicon_pattern(tuple(words)).sub(said, p) for p in re.split(r"(\[\[[^\[\]]*\]\])", text))
+    words, small = dict(items), {k.lower(): v for k,v in items if k == k.lower()}
+    pattern, read = _lexicon_pattern(tuple(words)), lambda m: words.get(m[0]) or small[m[0].lower()]
+    return "".join(p if p.startswith("[[") else pattern.sub(read, p) for p in re.split(r"(\[\[[^\[\]]*\]\])", text))
 
 # %% ../nbs/10_text.ipynb #f3d07085
 _signs = _T["signs"]
@@ -671,13 +890,14 @@ def signs(text:str)->str:
     text = re.sub(r"<-|->|=>|={2,}|-{3,}|~{2,}|\+{3,}|\[\s?\]", " ", text)
     return re.sub("|".join(map(re.escape, _signs)), lambda m: f" {_signs[m[0]]} ", text)
 
+# %% ../nbs/10_text.ipynb #0eace253
 def marks(text:str)->str:
     "Keep the marks that are heard, one at a time"
     text = re.sub(r"\.(?:\s*\.)+(?=\s+[a-z])", ",", text)             # trailing off ...
     text = re.sub(r"(?<=[A-Za-z]):(?=[A-Za-z])", " ", text)
     text = re.sub(r"\s*[\[({\])}]\s*(?=[.,;:!?]|$)", "", text)
     text = re.sub(r"\s*[\[({\])}]\s*", ", ", text)
-    text = re.sub(r"(?<=\s)'(?=(?:n|em|tis|twas|cause|til|bout|round|twere|twill)\b)|(?<=\bn)'|(?<=in)'(?=\s)", "", text)
+    text = _re("small_quote").sub("", text)
     text = re.sub(r"(?<![A-Za-z])'+|'+(?![A-Za-z])|'(?=')", " ", text)
     text = re.sub(r"\s*–[\s–]*|\s+-+\s+|--+", " – ", text)
     text = re.sub(r"(?<![A-Za-z])-+|-+(?![A-Za-z])", " ", text)
@@ -686,43 +906,48 @@ def marks(text:str)->str:
     text = re.sub(r"(?: ?[.,;:!?–])+", _loudest, text)
     return re.sub(r"\s+", " ", re.sub(r"^[ .,;:!?–-]+", "", text)).strip()
 
+# %% ../nbs/10_text.ipynb #22487da7
 def _loudest(m):
     "Of several marks in a row the one that matters most"
     mark = next(c for c in "?!.;:–," if c in m[0])
     return " – " if mark == "–" else mark + " "
 
 # %% ../nbs/10_text.ipynb #b9aab78e
+_rules = (calm, web, abbreviations, romans, phones, times, initials, dates, maths, money, measures, numbers, signs,
+          capitals, marks)
+
+def _speechless(text):
+    return ValueError(f"text {text[:40]!r} has nothing that can be spoken; "
+                      "Harmonica reads English words and numbers: try 'Hello.'")
+
+@lru_cache(maxsize=2**14)                                            # training reads the same sentences again and again
+def _normalize(text):
+    given = []
+    plain = fold(unmark(_given.sub(lambda m: _keep(m, given), _private.sub(" ", text))))
+    words = re.sub(r"\s+", " ", layout(re.sub(r"\r\n?", "\n", plain)))
+    for rule in _rules: words = rule(words)
+    words = _private.sub(lambda m: given[ord(m[0])-_first], words)
+    if not re.search("[A-Za-z]", words) and not given: raise _speechless(text)
+    lost = {c for c in plain if ord(c) > 127 and c.isalpha()}
+    if lost: warnings.warn(f"left out letters Harmonica cannot read: {''.join(sorted(lost))[:20]}")
+    return words
+
+# %% ../nbs/10_text.ipynb #e548804c
 def normalize(
     text:str, # As written; a pronunciation may be given as [[həlˈO]]
     lexicon:dict=None, # Words that are to be read otherwise, as of `load_lexicon`
 )->str: # As spoken: letters, ' - and the marks . , ? ! ; : –
     "Turn written text into the words to say"
-    if not isinstance(text, str): raise ValueError(f"text was {type(text).__name__}; it must be a string: try normalize('Hello.')")
+    if not isinstance(text, str):
+        raise ValueError(f"text was {type(text).__name__}; it must be a string: try normalize('Hello.')")
     if not text.strip(): raise ValueError("text was empty; it needs at least one word to say: try 'Hello.'")
     return _normalize(_reworded(text, tuple(lexicon.items())) if lexicon else text)
-
-_rules = (calm, web, abbreviations, romans, phones, times, initials, dates, maths, money, measures, numbers, signs, capitals, marks)
-
-@lru_cache(maxsize=2**14)                                            # training reads the same sentences again and again
-def _normalize(text):
-    given = []
-    seen = unmark(_given.sub(lambda m: _keep(m, given), _private.sub(" ", text)))
-    plain = fold(seen)
-    said = re.sub(r"\s+", " ", layout(re.sub(r"\r\n?", "\n", plain)))
-    for rule in _rules: said = rule(said)
-    said = _private.sub(lambda m: given[ord(m[0])-_first], said)
-    if not re.search("[A-Za-z]", said) and not given:
-        raise ValueError(f"text {text[:40]!r} has nothing that can be spoken; Harmonica reads English words and numbers: try 'Hello.'")
-    lost = {c for c in plain if ord(c) > 127 and c.isalpha()}
-    if lost: warnings.warn(f"left out letters Harmonica cannot read: {''.join(sorted(lost))[:20]}")
-    return said
 
 # %% ../nbs/10_text.ipynb #9bc48ae8
 _pad, _marks = "_", " .,?!;:–"
 _tables = dict(letters=_pad+_marks+"'abcdefghijklmnopqrstuvwxyz",
                phonemes=_pad+_marks+"ˈˌ"+"AIOWYiuæɑɔəɛɜɪʊʌᵊᵻɐ"+"bdfhjklmnpstvwzðŋɡɹʃʒʤʧθT")
-_alike = str.maketrans({"—": "–", "…": ".", "ʔ": "t", "ɾ": "T", "y": "j", "ʀ": "ɹ", "a": "ɑ", "g": "ɡ", "ɚ": "ɜ", "e": "ɛ", "o": "O", "Q": "O"})
-
+_alike = str.maketrans("—…ʔɾyʀagɚeoQ", "–.tTjɹɑɡɜɛOO")
 _homographs = [(re.compile(k), v) for k,v in _T["homographs"].items()]
 
 @cache
@@ -731,29 +956,36 @@ def _g2p():
     from hibari.g2p import G2P
     return G2P()
 
+# %% ../nbs/10_text.ipynb #79a3ee82
 def _breath(m):
-    "Glued words apart: the dictionary tries every cut of a word, and takes minutes for one that never ends"
+    "Glued words apart"
     return " ".join(re.findall(".{1,30}", re.sub("(?<=[a-z])(?=[A-Z])", " ", m[0].replace("-", " "))))
 
 def _link(m):
-    "A given pronunciation, as the dictionary wants to be told of it; it takes the s of a possessive in"
+    "A given pronunciation, as the dictionary wants to be told of it"
     sounds, s = m[1].replace("_", " "), m[2] or ""
     if s: s = "s" if sounds[-1] in "ptkfθ" else "ᵻz" if sounds[-1] in "szʃʒʧʤ" else "z"
     return f"[x](/{sounds}{s}/)"
 
+def _one_word(m): return m[0][:len(m[0])-len(m[1])].replace(" ", ".") + m[1].replace(".", " .")   # F B I
+
+# %% ../nbs/10_text.ipynb #74ae9b65
+def _pronounced(text):
+    "Spoken text -> phonemes"
+    text = re.sub(r"\b((?:[A-Z] )+[A-Z])s\b", r"\1's", text)                 # "P Cs"
+    for pattern,heard in _homographs: text = pattern.sub(f"[[{heard}]]", text)
+    text = re.sub(r"\b[A-Z](?: [A-Z]\b)+(\.?)", _one_word, text)
+    text = _given.sub(_link, re.sub(r"[^\s\[\]]{41,}", _breath, text))
+    s = _g2p()(text, normalize_text=False).translate(_alike)
+    return re.sub(r"(?<!\S)ɐ(?=\s*(?:[.,?!;:]|$))", "ˈA", s)    # "plan A" ends in a letter: an article has a word behind it
+
+# %% ../nbs/10_text.ipynb #23d76d0e
 @lru_cache(maxsize=2**15)
 def _symbols(kind, text):
     "Spoken text -> the characters of the table, one space between words"
-    if kind == "letters":
-        if _given.search(text): raise ValueError(f"{_given.search(text)[0]} gives phonemes, and this model reads letters: spell the word as it sounds instead")
-        s = text.lower().replace("-", " ")
-    else:
-        spelled = re.sub(r"\b((?:[A-Z] )+[A-Z])s\b", r"\1's", text)                 # "P Cs"
-        for pattern,heard in _homographs: spelled = pattern.sub(lambda m: f"[[{heard}]]", spelled)
-        spelled = re.sub(r"\b[A-Z](?: [A-Z]\b)+(\.?)", lambda m: m[0].replace(" ", ".")[:len(m[0])-len(m[1])] + m[1].replace(".", " ."), spelled)  # "F B I" is one word with one stress
-        spelled = _given.sub(_link, re.sub(r"[^\s\[\]]{41,}", _breath, spelled))
-        s = _g2p()(spelled, normalize_text=False).translate(_alike)
-        s = re.sub(r"(?<!\S)ɐ(?=\s*(?:[.,?!;:]|$))", "ˈA", s)             # no article without a word behind it: "plan A" ends in a letter
+    if kind == "letters" and (given := _given.search(text)):
+        raise ValueError(f"{given[0]} gives phonemes, and this model reads letters: spell the word as it sounds instead")
+    s = text.lower().replace("-", " ") if kind == "letters" else _pronounced(text)
     s = "".join(c for c in s if c in _tables[kind][1:])
     return re.sub(r" +", " ", re.sub(r" (?=[.,?!;:])", "", s)).strip()
 
@@ -764,74 +996,94 @@ class Tokenizer:
         kind:str="phonemes", # "phonemes" or "letters"
         tokens:str=None, # The table of an older model (default: the present one)
     ):
-        if kind not in _tables: raise ValueError(f"tokenizer was {kind!r}; it must be one of {', '.join(_tables)}: try Tokenizer('phonemes')")
+        if kind not in _tables:
+            raise ValueError(f"tokenizer was {kind!r}; it must be one of {', '.join(_tables)}: try Tokenizer('phonemes')")
         self.kind, self.tokens = kind, tokens or _tables[kind]
         self.ids = {c: i for i,c in enumerate(self.tokens) if i}
 
     @property
     def vocab_size(self): return len(self.tokens)
-
-    def symbols(self,
-        text:str, # As written
-        normalized:bool=False, # Already went through `normalize`?
-        lexicon:dict=None, # Words that are to be read otherwise, as of `load_lexicon`
-    )->str: # One character a token
-        "What the model will be shown"
-        return _symbols(self.kind, text if normalized else normalize(text, lexicon))
-
-    def encode(self,
-        text:str, # As written
-        normalized:bool=False, # Already went through `normalize`?
-        edges:bool=False, # A space before and behind, for the silence around an utterance
-    )->list: # Ids, (L,)
-        "Text to ids"
-        ids = [self.ids[c] for c in self.symbols(text, normalized) if c in self.ids]
-        if not ids: raise ValueError(f"text {text[:40]!r} has nothing that can be spoken; Harmonica reads English words and numbers: try 'Hello.'")
-        space = [self.ids[" "]]*edges
-        return space+ids+space
-
-    def decode(self,
-        ids, # Ids, (L,): list or tensor; padding is skipped
-    )->str: # The symbols
-        "Ids to symbols"
-        ids = [int(i) for i in ids]
-        bad = [i for i in ids if not 0 <= i < self.vocab_size]
-        if bad: raise ValueError(f"id {bad[0]} is not in the table of {self.kind}; ids run from 0 to {self.vocab_size-1}: decode with the tokenizer that encoded")
-        return "".join(self.tokens[i] for i in ids if i)
-
-    def to_dict(self): return dict(kind=self.kind, tokens=self.tokens)
-
-    @classmethod
-    def from_dict(cls, d):
-        if not (isinstance(d, dict) and isinstance(d.get("kind"), str) and isinstance(d.get("tokens"), (str, type(None)))): raise ValueError(f"a tokenizer was described as {str(d)[:60]}; it must name its kind and its tokens: give a model written by harmonica-train")
-        return cls(d["kind"], d.get("tokens"))
-
     def __repr__(self): return f"Tokenizer({self.kind!r}), {self.vocab_size} ids"
+
+# %% ../nbs/10_text.ipynb #33ee6ecc
+@patch
+def symbols(self:Tokenizer,
+    text:str, # As written
+    normalized:bool=False, # Already went through `normalize`?
+    lexicon:dict=None, # Words that are to be read otherwise, as of `load_lexicon`
+)->str: # One character a token
+    "What the model will be shown"
+    return _symbols(self.kind, text if normalized else normalize(text, lexicon))
+
+# %% ../nbs/10_text.ipynb #e30e0581
+@patch
+def encode(self:Tokenizer,
+    text:str, # As written
+    normalized:bool=False, # Already went through `normalize`?
+    edges:bool=False, # A space before and behind, for the silence around an utterance
+)->list: # Ids, (L,)
+    "Text to ids"
+    ids = [self.ids[c] for c in self.symbols(text, normalized) if c in self.ids]
+    if not ids: raise _speechless(text)
+    space = [self.ids[" "]]*edges
+    return space+ids+space
+
+# %% ../nbs/10_text.ipynb #4a2931a8
+@patch
+def decode(self:Tokenizer,
+    ids, # Ids, (L,): list or tensor; padding is skipped
+)->str: # The symbols
+    "Ids to symbols"
+    ids = [int(i) for i in ids]
+    bad = [i for i in ids if not 0 <= i < self.vocab_size]
+    if not bad: return "".join(self.tokens[i] for i in ids if i)
+    raise ValueError(f"id {bad[0]} is not in the table of {self.kind}; ids run from 0 to {self.vocab_size-1}: "
+                     "decode with the tokenizer that encoded")
+
+# %% ../nbs/10_text.ipynb #d27dd8b3
+@patch
+def to_dict(self:Tokenizer)->dict:
+    "What a model file keeps"
+    return dict(kind=self.kind, tokens=self.tokens)
+
+@patch(cls_method=True)
+def from_dict(cls:Tokenizer, d):
+    "A tokenizer from `to_dict`"
+    known = isinstance(d, dict) and isinstance(d.get("kind"), str) and isinstance(d.get("tokens"), (str, type(None)))
+    if known: return cls(d["kind"], d.get("tokens"))
+    raise ValueError(f"a tokenizer was described as {str(d)[:60]}; it must name its kind and its tokens: "
+                     "give a model written by harmonica-train")
 
 # %% ../nbs/10_text.ipynb #9853c931
 _ends = r"(?<=[.!?])(?:\s+|[\"')\]”’]+\s+(?![a-z]))|\n\s*\n|\n(?=\s*(?:[-*+•]|\d{1,3}[.)]|#{1,6})\s)"
-_not_ends = re.compile(rf"(?:\b(?:{_alts(_titles)}|{_alts(k.rstrip('.') for k in [*_abbr, *_before_number] if k.endswith('.') and k not in ('etc.','Inc.','Ltd.','Corp.','Co.','Jr.','Sr.','no.','min.','max.','sec.','art.','NO.'))}|[A-Z])|\b[A-Za-z]\.[A-Za-z])\.$|(?:^|\n)\s*\d{{1,3}}\.$")
+_parts["abbreviated"] = _alts(k.rstrip(".") for k in [*_abbr, *_before_number] if k.endswith(".") and k not in _L["sentence_ends"])
 _may_go_on = tuple(f" {a}" for a in _may_end if a.endswith("."))
 _starts = re.compile(rf"[\"'“‘(]*(?:{_begin})\b")
 
-def _cut(text, pattern, keep=lambda before, after: True):
+def _pieces(text, pattern, keep=lambda before, after: True):
     "Pieces of text, cut behind each match of pattern"
     out, start = [], 0
     for m in re.finditer(pattern, text):
-        if keep(text[max(start, m.end()-30):m.end()], text[m.end():m.end()+20]) and text[start:m.end()].strip(): out.append(text[start:m.end()].strip()); start = m.end()
+        here = keep(text[max(start, m.end()-30):m.end()], text[m.end():m.end()+20])
+        if not here or not text[start:m.end()].strip(): continue
+        out.append(text[start:m.end()].strip())
+        start = m.end()
     return out + [text[start:].strip()] * bool(text[start:].strip())
 
 def _whole(before, after):
     "Is a sentence complete, or did its stop belong to an abbreviation?"
     before = before.rstrip(" \n\"')]”’")
-    if _not_ends.search(before): return bool(re.search(r"\b[A-Z] [A-Z]\.$", before) or re.search(r"\b[A-Z]\.$", before) and _starts.match(after))
-    return not (after[:1].islower() and before.endswith(_may_go_on))
+    if not _re("not_end").search(before): return not (after[:1].islower() and before.endswith(_may_go_on))
+    spelled, letter = re.search(r"\b[A-Z] [A-Z]\.$", before), re.search(r"\b[A-Z]\.$", before)
+    return bool(spelled or letter and _starts.match(after))
 
-def _pack(pieces, max_chars):
-    "Join neighbours while they fit"
+# %% ../nbs/10_text.ipynb #6bea01df
+def _pack(pieces, max_chars, least=None):
+    "Join neighbours while they fit; where `least` is given, only as long as the first of them is shorter"
     out = []
     for p in pieces:
-        if out and len(out[-1]) + 1 + len(p) <= max_chars: out[-1] += " " + p
+        short = out and (least is None or len(out[-1]) < least)
+        if short and len(out[-1]) + 1 + len(p) <= max_chars: out[-1] += " " + p
         else: out.append(p)
     return out
 
@@ -842,10 +1094,7 @@ def sentences(
 )->list: # Pieces, in order
     "Split text where a reader would breathe"
     if max_chars < 1: raise ValueError(f"max_chars was {max_chars}; it must be 1 or more: try 200")
-    out = []
-    for s in _cut(text, _ends, _whole):
-        if out and len(out[-1]) < min_chars and len(out[-1]) + 1 + len(s) <= max_chars: out[-1] += " " + s
-        else: out.append(s)
+    out = _pack(_pieces(text, _ends, _whole), max_chars, min_chars)
     for pattern in (r"(?<=[;:,–—])\s+", r"\s+"):
-        out = [q for p in out for q in ([p] if len(p) <= max_chars else _pack(_cut(p, pattern), max_chars))]
+        out = [q for p in out for q in ([p] if len(p) <= max_chars else _pack(_pieces(p, pattern), max_chars))]
     return [p[i:i+max_chars] for p in out for i in range(0, len(p), max_chars)]

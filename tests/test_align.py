@@ -5,7 +5,8 @@ from harmonica import Clip
 from harmonica.align import Aligner, AlignerConfig, viterbi
 from harmonica.checkpoint import load_model, packaged_weights
 from harmonica.codec import packaged_voice
-from harmonica.microcodec import AudioBatch, frame_phones, phone_class, phone_classes
+from harmonica.microcodec import AudioBatch
+from harmonica.phones import frame_phones, phone_class, phone_classes
 from harmonica.text import Tokenizer
 
 @pytest.fixture(scope="module")

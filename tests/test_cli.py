@@ -272,7 +272,7 @@ def test_sound_laid_flat(capsys, tmp_path, home):
     assert code == 0 and len((tmp_path/"sound2/index.jsonl").read_text().splitlines()) == 1, err
 
 def test_sound_is_painted_and_a_decoder_learns_from_it(capsys, tmp_path, home):
-    from harmonica.microcodec import AudioCrops
+    from harmonica.crops import AudioCrops
     me = Clip.load(packaged_voice()); text = json.loads(packaged_voice().with_suffix(".json").read_text())["text"]
     me.save(tmp_path/"a.wav"); me.save(tmp_path/"b.wav")
     (tmp_path/"m.jsonl").write_text("".join(json.dumps(dict(audio=f"{n}.wav", text=t, speaker="reader"))+"\n" for n,t in (("a", text), ("b", text), ("b", "something else"))))

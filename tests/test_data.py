@@ -82,7 +82,7 @@ def test_ids_are_stable_and_differ():
     (Utterance(b'this is no sound', 'hello', 's'), 'sound'),
 ])
 def test_unusable_is_refused_whole(u, why):
-    with pytest.raises(Rejected, match=why) as e: tidied(u, RATE, max_seconds=2.5)
+    with pytest.raises(Rejected, match=why) as e: tidied(u, RATE, (.5, 2.5))
     assert '\n' not in str(e.value)
 
 def test_audio_as_path_bytes_and_other_rate(tmp_path):
@@ -242,9 +242,9 @@ def test_shares_of_prompts(fake):
 
 def test_book0_in_another_voice(tmp_path):
     "The same tones, slower and faster: after stretching every frame is that of the same moment"
-    us = made(4); prepare(speed_perturb(us, (.8,1.25)), Toy(), tmp_path, progress=False, min_seconds=.3)
+    us = made(4); prepare(speed_perturb(us, (.8,1.25)), Toy(), tmp_path, progress=False, limits=(.3, 20.))
     ds = CodesDataset(tmp_path, tokenizer=Letters()); i = [ds.id(k) for k in range(len(ds))].index('u002')
-    assert sorted(ds.id(int(k)) for k in ds.kin(i)) == ['u002@0.8', 'u002@1.25'] and {ds.id(int(k)) for k in ds.kin(int(ds.kin(i)[0]))} < {'u002', 'u002@0.8', 'u002@1.25'}
+    assert sorted(ds.id(int(k)) for k in ds.copies(i)) == ['u002@0.8', 'u002@1.25'] and {ds.id(int(k)) for k in ds.copies(int(ds.copies(i)[0]))} < {'u002', 'u002@0.8', 'u002@1.25'}
     own, rng = ds.codes(i)[0], np.random.default_rng(0)
     for n in (len(own), 30):                                         # the whole, and what comes after a prompt that it continues
         got = [other_voice(ds, i, own[-n:], rng) for _ in range(8)]
@@ -258,7 +258,7 @@ def test_book0_in_another_voice(tmp_path):
 
 def test_no_other_voice_no_harm(fake):
     ds = _ds(fake); b = collate([ds[i] for i in range(30)], 0, ds, p_other_voice=1.)
-    assert not len(ds.kin(3)) and torch.equal(b.book0, b.codes[:,0])
+    assert not len(ds.copies(3)) and torch.equal(b.book0, b.codes[:,0])
 
 def test_long_prompts_join_short_utterances(fake):
     ds = _ds(fake); i = int(ds.by_speaker['s25'][0]); want = 1100
@@ -297,16 +297,11 @@ def test_padding_budget_and_cover(kind, budget):
         assert np.median(size) > .8*budget # and the budget is used
 
 @settings(max_examples=50, deadline=None)
-@given(st.lists(st.integers(1, 500), min_size=1, max_size=80), st.integers(500, 3000), st.integers(1, 4), st.integers(1, 20) | st.none())
-def test_any_lengths(n, budget, world, most):
+@given(st.lists(st.integers(1, 500), min_size=1, max_size=80), st.integers(500, 3000), st.integers(1, 20) | st.none())
+def test_any_lengths(n, budget, most):
     s = BucketSampler(n, budget, seed=3, max_items=most); plan = s.plan(0)
     assert sorted(i for b in plan for i in b) == list(range(len(n)))
     for b in plan: assert len(b)*max(n[i] for i in b) <= budget and len(b) <= (most or 99)
-    ranks = [BucketSampler(n, budget, seed=3, max_items=most, rank=r, world=world) for r in range(world)]
-    assert len({len(r) for r in ranks}) == 1
-    got = [next(iter(r)) for r in ranks]; assert got == [plan[i%len(plan)] for i in range(world)]
-    seen = {i for r in ranks for _,b in zip(range(len(r)), iter(BucketSampler(n, budget, 3, max_items=most, rank=r.rank, world=world))) for i in b}
-    assert seen == set(range(len(n)))
 
 def test_epochs_differ_and_seeds_repeat():
     n = lengths['speech']; a, b = BucketSampler(n, 8000, seed=1), BucketSampler(n, 8000, seed=1)
@@ -325,12 +320,6 @@ def test_resume_mid_epoch(stop):
     state = json.loads(json.dumps(a.state_dict())); b = BucketSampler(n, 8000); b.load_state_dict(state)
     for x,y,_ in zip(it, b, range(len(a)+10)): assert x == y
     assert a.epoch == b.epoch or a.state_dict() == b.state_dict()
-
-def test_two_processes_stop_and_one_goes_on():
-    n = lengths['teacher']; one = BucketSampler(n, 4000); two = [BucketSampler(n, 4000, rank=r, world=2) for r in range(2)]
-    its = [iter(t) for t in two]; first = [next(i) for _ in range(6) for i in its]
-    assert first == list(islice(one, 12))
-    new = BucketSampler(n, 4000); new.load_state_dict(two[0].state_dict()); assert next(iter(new)) == next(iter(one))
 
 def test_state_of_other_data_is_said():
     a = BucketSampler(lengths['teacher'], 4000); it = iter(a); [next(it) for _ in range(3)]

@@ -1,6 +1,6 @@
 "Length: durations, places, bounds"
 import pytest, torch
-from harmonica.length import MODES, EXTRA, SLACK, LengthControl, length_loss, stretch, token_times
+from harmonica.length import MODES, MARGIN, SLACK, LengthControl, length_loss, stretch, token_times
 
 torch.manual_seed(0)
 x, n, spk = torch.randn(3, 8, 16), torch.tensor([8,1,5]), torch.randn(3, 4)
@@ -43,7 +43,7 @@ def test_token_times_grow_and_fit():
 def test_bounds(mode):
     lo, hi = LengthControl(mode, 16, 4, 8).bounds(torch.tensor([.5, 10., 1000.]))
     assert (lo >= 1).all() and (hi > lo).all() and lo[2] < 1000 < hi[2]
-    assert hi[0] >= EXTRA and SLACK[mode][0] < 1 < SLACK[mode][1]
+    assert hi[0] >= MARGIN and SLACK[mode][0] < 1 < SLACK[mode][1]
 
 def test_only_length_prompt_tells():
     for mode in MODES:

@@ -92,7 +92,7 @@ def test_a_second_run_makes_anew_what_changed(tmp_path):
 def test_limits_that_changed_count(tmp_path):
     path, rows = listed(tmp_path)
     make(manifest(path), tmp_path/"c")
-    shorter = make(manifest(path), tmp_path/"c", max_seconds=1.45)
+    shorter = make(manifest(path), tmp_path/"c", limits=(.5, 1.45))
     assert shorter["rejected"] > 0 and shorter["kept"]+shorter["rejected"] == 6
     assert cached_ids(tmp_path/"c").isdisjoint(rejected(tmp_path/"c"))
     longer = make(manifest(path), tmp_path/"c")
@@ -225,7 +225,7 @@ from test_preprocess import Loud, manifest
 from harmonica.data import prepare
 class Slow(Loud):
     def to_codes(self, x): time.sleep(.1); return super().to_codes(x)
-try: prepare(manifest(sys.argv[1]), Slow(), sys.argv[2], progress=False, threads=1)
+try: prepare(manifest(sys.argv[1]), Slow(), sys.argv[2], progress=False)
 except KeyboardInterrupt: sys.exit(130)
 """
 

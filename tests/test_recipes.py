@@ -146,7 +146,7 @@ def test_codec_trains_and_its_books_start_the_embeddings(tmp_path):
         for i in range(4):
             Clip((.1*np.sin(np.arange(24000)*rng.uniform(.02, .3))).astype(np.float32)).save(tmp_path/f"clips/{i}.wav")
             f.write(json.dumps(dict(audio=f"clips/{i}.wav", text="hm", speaker="a", split="train", source="made"))+"\n")
-    from harmonica.microcodec import prepare_audio
+    from harmonica.crops import prepare_audio
     prepare_audio([tmp_path/"m.jsonl"], tmp_path/"sound", progress=False)
     cfg = load_config("smoke", [f"data.audio_dir={tmp_path}/sound", f"data.audio_valid_dir={tmp_path}/sound", "training.max_steps=2", "training.valid_every=2"])
     train_codec(cfg, tmp_path/"codec", "cpu", progress=False)
@@ -161,7 +161,7 @@ def test_codec_trains_and_its_books_start_the_embeddings(tmp_path):
 
 def test_a_decoder_learns_alone_and_an_aligner_learns_phones(tmp_path):
     from harmonica import load_codec
-    from harmonica.microcodec import prepare_audio
+    from harmonica.crops import prepare_audio
     train_aligner, train_decoder = (partial(train, stage) for stage in ("aligner", "decoder"))
     rng = np.random.default_rng(0)
     with open(tmp_path/"m.jsonl", "w") as f:

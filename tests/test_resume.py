@@ -8,7 +8,8 @@ from torch import nn
 from harmonica.ar import AR, ARConfig
 from harmonica.checkpoint import load_checkpoint
 from harmonica.data import BucketSampler, CodesDataset, write_shard, make_loader
-from harmonica.microcodec import AudioCrops, MicroCodec, MicroCodecConfig
+from harmonica.crops import AudioCrops
+from harmonica.microcodec import MicroCodec, MicroCodecConfig
 from harmonica.monitor import CodebookUse, Gradients
 from harmonica.nar import NAR, NARConfig
 from harmonica.recipes import ar_loss
