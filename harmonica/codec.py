@@ -577,7 +577,7 @@ def best(self:Clip,
     min_seconds:float=1., # Refuse what is shorter than this, or has under half of this to hear
 )->Clip:
     "The window with the most to hear in it"
-    need = f"give at least {min_seconds:g} s of speech, 3 to 10 s is best"
+    need = f"give at least {min_seconds:g} s of speech, 3 s or more is best"
     if self.seconds < min_seconds: raise ValueError(f"the sound is too short ({self.seconds:.2f} s): {need}")
     on, n, w = _heard(self), max(1, round(_HOP * self.rate)), max(1, round(seconds / _HOP))
     heard = on.sum() * _HOP
@@ -611,7 +611,7 @@ def _prepared(clip, info, seconds, rate):
     if len(piece) < len(clip): notes.append(f"used the best {piece.seconds:.1f} s of {clip.seconds:.1f} s")
     out = piece.tidy(rate)
     if piece.seconds - out.seconds > .3: notes.append(f"silence trimmed, {out.seconds:.1f} s left")
-    if out.seconds < 3: notes.append(f"only {out.seconds:.1f} s: 3 to 10 s give a closer likeness")
+    if out.seconds < 3: notes.append(f"only {out.seconds:.1f} s: 3 s or more give a closer likeness")
     return out, notes + list(_faults(piece))
 
 # %% ../nbs/00_codec.ipynb #e0517053
