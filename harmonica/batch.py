@@ -170,3 +170,16 @@ def __getitem__(self:Batch,
     for k,n in _LENGTHS.items():
         if out[k] is not None: out[k] = out[k][...,:int(out[n].max())]
     return Batch(**out)
+
+# %% ../nbs/15_batch.ipynb #3fbd016b
+@patch(cls_method=True)
+def stack(cls:Batch,
+    requests:list, # Batches without targets
+)->Batch:
+    "One batch of several"
+    rows = [b[i:i+1] for b in requests for i in range(len(b))]
+    each = lambda k: [getattr(b, k)[0] for b in rows]
+    tokens = [t[:n] for t,n in zip(each("text"), each("text_len"))]
+    prompts = [p[:,:n] for p,n in zip(each("prompt"), each("prompt_len"))]
+    go_on, known = (torch.stack(each(k)).tolist() for k in ("continues", "prompt_text_len"))
+    return cls.of(tokens, prompts, continues=go_on, prompt_text_len=known, device=rows[0].text.device)

@@ -1,11 +1,11 @@
 "Voice, with models of a few thousand random parameters: what it promises does not depend on how well they speak"
-import io
+import io, warnings
 from types import SimpleNamespace
 import numpy as np, pytest, soundfile as sf, torch
 from harmonica.ar import AR, ARConfig
 from harmonica.checkpoint import save_model
 from harmonica.codec import Clip, packaged_voice
-from harmonica.infer import Correction, Prompt, Sampling, Voice, dice, fade
+from harmonica.infer import Correction, Prompt, Sampling, Voice, code_fault, dice, fade
 from harmonica.microcodec import MicroCodec, MicroCodecConfig
 from harmonica.nar import NAR, NARConfig
 from safetensors.torch import save
@@ -58,10 +58,82 @@ def test_streams_interleave(me):
     mixed = [c for pair in zip(a, b) for c in pair]
     assert np.array_equal(Clip.join(mixed[::2]).samples, me.say(STORY, seed=1).samples)
 
+def close(a, b): return len(a) == len(b) and np.abs(a.samples-b.samples).max() < 1e-3
+
+def exact(me):
+    "The same voice in float32: a draw then falls the same way in any company"
+    other = me.wearing(me.prompt); other.int8 = False
+    return other
+
+TEXTS = ["One.", "Two and three.", STORY, "A sentence that takes a good while longer than its neighbours to say."]
+
 def test_say_batch_equals_say(me):
-    got = me.say_batch(["One.", "Two and three."], seed=5)
-    for clip,text in zip(got, ["One.", "Two and three."]): assert np.array_equal(clip.samples, me.say(text, seed=5).samples)
+    me = exact(me); got = me.say_batch(TEXTS, seed=5)
+    for clip,text in zip(got, TEXTS): assert close(clip, me.say(text, seed=5))
     assert me.say_batch([]) == []
+
+@pytest.mark.parametrize("kw", [{}, dict(best_of=3), dict(max_seconds=1.), dict(timings=True), dict(temperature=0)])
+def test_neighbours_change_nothing(me, kw):
+    me = exact(me); two, all4 = me.say_batch(TEXTS[:2], **kw), me.say_batch(TEXTS[::-1], **kw)[::-1]
+    for a,b in zip(two, all4): assert close(a, b) and a.words == b.words
+
+def test_sentences_are_spoken_side_by_side(me, monkeypatch):
+    "A list in one batch; a long text in ever larger ones; and no more than eight rows"
+    rows, inner = [], me.ar.generate
+    monkeypatch.setattr(me.ar, "generate", lambda b, *a, **k: (rows.append(len(b)), inner(b, *a, **k))[1])
+    me.say_batch(["One two."]*5, retries=0); assert rows == [5]
+    rows.clear(); me.say_batch(["One two."]*5, retries=0, best_of=4); assert sorted(rows) == [1, 2, 2]
+    rows.clear(); me.say("One two. "*12, retries=0); assert rows == [1, 2, 4, 5]
+    rows.clear(); it = me.stream("One two. "*12, retries=0); next(it); it.close(); assert rows == [1]
+    rows.clear(); me.say("One two. "*12, retries=0, max_seconds=.1); assert rows == [1]
+
+# -- what was said is looked at
+
+def spoiled(me, monkeypatch, fail, how):
+    "The first `fail` attempts are spoken wrong"
+    n, inner, seeds = [0], me.decode, []
+    def decode(what):
+        clip = inner(what); n[0] += 1
+        return how(clip) if n[0] <= fail else Clip(np.random.default_rng(0).normal(0, .1, 24000))
+    monkeypatch.setattr(me, "decode", decode, raising=False)
+    return n
+
+HOLE = lambda c: Clip(np.r_[np.ones(4800)*.1, np.zeros(33600), np.ones(4800)*.1])
+@pytest.mark.parametrize("how,words", [(lambda c: Clip(np.zeros(24000)), "heard"), (HOLE, "hole"), (lambda c: Clip(np.ones(24000*60)*.1), "takes"), (lambda c: Clip(np.ones(480)*.1), "heard")])
+def test_what_fails_is_said_again_and_reported(voice, reader, monkeypatch, how, words):
+    me = voice.like(reader.cut(0, 2)); n = spoiled(me, monkeypatch, 1, how)
+    with pytest.warns(RuntimeWarning, match=words) as w: clip = me.say("A", watermark=False)
+    assert n[0] == 2 and len(w) == 1 and "said again" in str(w[0].message) and np.abs(clip.samples).max() > .2
+
+def test_at_most_two_retries_and_never_in_silence(voice, reader, monkeypatch):
+    me = voice.like(reader.cut(0, 2)); n = spoiled(me, monkeypatch, 99, lambda c: Clip(np.zeros(24000)))
+    with pytest.warns(RuntimeWarning) as w: me.say("7", watermark=False)
+    assert n[0] == 3 and len(w) == 3 and "another seed" in str(w[-1].message)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error"); me.say("7", retries=0)
+
+def test_a_retry_rolls_other_dice(voice, reader, monkeypatch):
+    me = voice.like(reader.cut(0, 2)); seeds, inner = [], me.ar.generate
+    monkeypatch.setattr(me.ar, "generate", lambda b, *a, generator, **k: (seeds.append(generator[0].initial_seed()), inner(b, *a, generator=generator, **k))[1])
+    spoiled(me, monkeypatch, 99, lambda c: Clip(np.zeros(24000)))
+    with pytest.warns(RuntimeWarning): me.say("7", seed=3)
+    assert seeds[0] == dice(3, 0).initial_seed() and len(set(seeds)) == 3
+    one_line(lambda: Sampling(retries=3), "retries", "0, 1 or 2")
+
+def test_codes_that_hold_or_circle_are_found():
+    t = torch.arange(200)
+    assert code_fault(t % 97, 50.) is None
+    assert "holds" in code_fault(t.clamp(max=100), 50.) and "circles" in code_fault(t % 10, 50.)
+
+def test_speaking_takes_one_thread_and_gives_the_others_back(me, monkeypatch):
+    was = torch.get_num_threads(); torch.set_num_threads(2)
+    try:
+        used, inner = [], me.ar.generate
+        monkeypatch.setattr(me.ar, "generate", lambda *a, **k: (used.append(torch.get_num_threads()), inner(*a, **k))[1])
+        it = me.stream(STORY); next(it)
+        assert used == [1] and torch.get_num_threads() == 2
+        me.say_batch(["One."]); next(me.stream(STORY, chunk=.2)); assert set(used) == {1} and torch.get_num_threads() == 2
+    finally: torch.set_num_threads(was)
 
 def test_dice():
     draws = {torch.rand(1, generator=dice(s, i)).item() for s in (-1, 0, 1, 2**70) for i in range(3)}

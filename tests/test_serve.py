@@ -168,6 +168,52 @@ def test_an_error_in_the_middle_reaches_its_listener_alone():
         assert len([c async for c in w.ask(iter([Clip([0.])]*3))]) == 3; w.close()
     run(main())
 
+# -- in chorus
+
+def test_requests_at_once_are_spoken_together(monkeypatch):
+    "Six listeners, two voices, one model: fewer batches than sentences, and to everybody his own"
+    from concurrent.futures import ThreadPoolExecutor
+    from harmonica.infer import Voice
+    from harmonica.text import Tokenizer
+    from test_infer import tiny_codec, tiny_models
+    tok = Tokenizer("letters"); v = Voice(tiny_codec(), *tiny_models(tok), tok)
+    rows, inner = [], v.ar.generate
+    monkeypatch.setattr(v.ar, "generate", lambda b, *a, **k: (rows.append(len(b)), time.sleep(.2), inner(b, *a, **k))[-1])
+    c = client(v)
+    for name in ("ruth", "otto"): ask(c, voice=name)
+    rows.clear()
+    texts = ["One two.", "Three four five six seven.", "Eight."]*2
+    with ThreadPoolExecutor(6) as pool:
+        said = list(pool.map(lambda i: ask(c, input=texts[i], voice=["ruth", "otto"][i//3], response_format="wav", seed=i).content, range(6)))
+    assert sum(rows) >= 6 and len(rows) < 6
+    for i,data in enumerate(said):
+        alone = v.like(["ruth", "otto"][i//3]).say(texts[i], seed=i)
+        assert abs(Clip.load(data).seconds-alone.seconds) < .3
+
+def test_a_chorus_blames_only_who_is_to_blame():
+    from harmonica.serve import Chorus
+    def speak(lines):
+        if "bad" in lines: raise ValueError("bad")
+        time.sleep(.05); return [l.upper() for l in lines]
+    chorus, heard = Chorus(speak), {}
+    def sing(word):
+        try: heard[word] = chorus([word])
+        except ValueError as e: heard[word] = str(e)
+    threads = [threading.Thread(target=sing, args=(w,)) for w in ("a", "bad", "b", "c")]
+    for t in threads: t.start()
+    for t in threads: t.join(10)
+    assert heard == dict(a=["A"], b=["B"], c=["C"], bad="bad")
+
+def test_short_orders_go_first_and_a_batch_is_bounded():
+    from harmonica.serve import Chorus
+    batches, gate = [], threading.Event()
+    def speak(lines): gate.wait(10); batches.append(len(lines)); return lines
+    chorus = Chorus(speak, most=4); threads = [threading.Thread(target=chorus, args=(list(range(n)),)) for n in (1, 4, 2, 9, 1)]
+    for t in threads: t.start(); time.sleep(.05)
+    gate.set()
+    for t in threads: t.join(10)
+    assert batches == [1, 3, 4, 9]
+
 # -- as a user meets it
 
 @pytest.fixture(scope="module")
