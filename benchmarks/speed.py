@@ -4,7 +4,8 @@
     speed.py                       full size, all cores: a quarter of an hour; wants a machine that does nothing else
     speed.py --micro               the sizes of micro.yaml
     speed.py --tiny                seconds, to see that it works
-    speed.py --only steps,memory   some of: memory, steps, loader, proportion
+    speed.py --only steps,memory   some of: memory, steps, loader, proportion, speaking
+    speed.py --only speaking       a step of the AR while it speaks, beside the plain decoder and the shortest time there can be, on one thread
 
 Writes a table to the screen and benchmarks/speed.json (--out). A plain modern decoder (plain.py) of the same width and depth gets the same utterances: that is the yardstick.
 """
@@ -12,7 +13,7 @@ import argparse, json, os, platform, resource, statistics, subprocess, sys, temp
 from pathlib import Path
 import numpy as np, torch
 sys.path.insert(0, str(Path(__file__).parent))
-from plain import Plain
+from plain import Plain, rope
 from harmonica.ar import AR, ARConfig
 from harmonica.batch import Batch
 from harmonica.data import BucketSampler, CodesDataset, write_shard, make_loader
@@ -131,7 +132,58 @@ def memory(z, a, out):
         r = subprocess.run(cmd, capture_output=True, text=True)
         out["memory"][f"{a.memory_batch} clips of {a.clip:g} s, {'recomputed' if check else 'kept'}"] = json.loads(r.stdout) if r.returncode == 0 else dict(failed=(r.stderr.strip().splitlines() or ["killed"])[-1][-200:])
 
-PARTS = dict(memory=memory, steps=steps, loader=loader, proportion=proportion)   # memory first: a process of its own still counts what its parent held when it began
+class PlainSteps:
+    "The yardstick while it speaks: as anyone would write it, with a cache set aside once"
+    def __init__(self, m, B, S):
+        self.m, self.n, dim = m, 0, m.d//m.heads
+        self.k, self.v = (torch.zeros(len(m.blocks), B, m.heads, S, dim) for _ in range(2))
+        a = torch.arange(S)[:,None]*10000.**(-torch.arange(0, dim, 2)/dim)
+        self.cos, self.sin = a.cos(), a.sin()
+    def __call__(self, x):
+        n, (B, D) = self.n, x.shape
+        for i,b in enumerate(self.m.blocks):
+            q,k,v = b.qkv(b.n1(x)).view(B, 3, b.heads, -1).unbind(1)
+            cos, sin = self.cos[n], self.sin[n]
+            self.k[i,:,:,n], self.v[i,:,:,n] = rope(k, cos, sin), v
+            a = torch.nn.functional.scaled_dot_product_attention(rope(q, cos, sin)[:,:,None], self.k[i,:,:,:n+1], self.v[i,:,:,:n+1])
+            x = x+b.out(a.reshape(B, D)); h = b.n2(x)
+            x = x+b.down(torch.nn.functional.silu(b.gate(h))*b.up(h))
+        return self.m.head(self.m.norm(x))
+
+def bandwidth(nbytes):
+    "Bytes a second in which one thread reads so many, the best of some tries"
+    x = torch.ones(nbytes//4)
+    return x.nbytes/min(timed(x.sum) for _ in range(9))
+
+def timed(f): t = time.thread_time(); f(); return time.thread_time()-t
+
+@torch.no_grad()
+def speaking(z, a, out):
+    "Steps of the AR, turn by turn with the yardstick's, after a context of 200 steps; CPU seconds of one thread, the least of many"
+    was = torch.get_num_threads(); torch.set_num_threads(1); found = out["speaking"] = {}
+    plain, n = build("plain-ar", z).eval(), 200
+    for B in (1, 8):
+        turns = {}
+        for g in {1, z["group"]}:
+            ar = build("ar", z, group=g).eval(); x, D = torch.randn(B, z["ar"]["d_model"]), z["ar"]["d_model"]
+            for int8 in (False, True):
+                stack, cache, ropes = ar.step_stack(int8), ar.body.cache(B, n+1), ar.step_ropes(1, x)
+                def step(stack=stack, cache=cache, ropes=ropes, x=x): cache.len = n; stack.head(stack.step(x, ropes[0], cache))
+                turns[f"ar{' group '+str(g) if g > 1 else ''} {'int8' if int8 else 'fp32'}, {B} abreast"] = step, stack.nbytes, g
+        p = PlainSteps(plain, B, n+1); x = torch.randn(B, z["ar"]["d_model"])
+        def step(p=p, x=x): p.n = n; p(x)
+        turns[f"plain fp32, {B} abreast"] = step, sum(w.nbytes for w in plain.blocks.parameters())+plain.head.weight.nbytes, 1
+        least = {k: 1e9 for k in turns}
+        for _ in range(4*a.repeat+10):
+            for k,(f,_,_) in turns.items(): least[k] = min(least[k], timed(f))
+        for k,(_,nbytes,g) in turns.items():
+            floor = nbytes/bandwidth(nbytes)
+            found[k] = dict(step_ms=round(1000*least[k], 3), floor_ms=round(1000*floor, 3), megabytes=round(nbytes/1e6, 1),
+                real_time_factor=round(least[k]*z["frame_rate"]/g/B, 4), times_plain=round(least[f"plain fp32, {B} abreast"]*g/least[k], 2))
+    torch.set_num_threads(was)
+    for k,v in found.items(): print(f"{k:32} step {v['step_ms']:8.3f} ms, floor {v['floor_ms']:7.3f} ms ({v['megabytes']} MB), {v['real_time_factor']:.4f} s a second of sound, {v['times_plain']} x the plain decoder")
+
+PARTS = dict(memory=memory, steps=steps, loader=loader, proportion=proportion, speaking=speaking)   # memory first: a process of its own still counts what its parent held when it began
 
 def main():
     p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -145,7 +197,7 @@ def main():
     if a.tiny: a.size, a.repeat, a.matmul, a.frames, a.memory_batch, a.seconds, a.clip = "tiny", 3, 256, [200, 2000], 2, 2, 4
     torch.set_num_threads(a.threads); z = SIZES[a.size]
     if a.child: return memory_child(z, a)
-    out = dict(machine=platform.processor() or platform.machine(), threads=a.threads, torch=str(torch.__version__), size=a.size, load=[round(x, 2) for x in os.getloadavg()], batch=[a.batch, a.seconds], matmul_tflops={}, steps={}, ratio={}, loader={}, proportion={}, memory={})
+    out = dict(machine=platform.processor() or platform.machine(), threads=a.threads, torch=str(torch.__version__), size=a.size, load=[round(x, 2) for x in os.getloadavg()], batch=[a.batch, a.seconds], matmul_tflops={}, steps={}, ratio={}, loader={}, proportion={}, memory={}, speaking={})
     for k in a.only.split(","):
         if k not in PARTS: sys.exit(f"--only {k}: give some of {', '.join(PARTS)}")
         PARTS[k](z, a, out); print(f"{k}:", json.dumps({n: out[n] for n in (("matmul_tflops", "steps", "ratio") if k == "steps" else (k,))}, indent=1), flush=True)
