@@ -15,7 +15,7 @@ import yaml
 from safetensors import safe_open
 from safetensors.torch import save
 from harmonica.ar import AR, ARConfig
-from harmonica.checkpoint import load_checkpoint, load_model, packaged_weights, save_checkpoint, save_model
+from harmonica.checkpoint import load_checkpoint, load_model, save_checkpoint, save_model
 from harmonica.codec import Clip, load_codec, packaged_voice, reference
 from harmonica.config import load_config
 from harmonica.corpora import manifest
@@ -28,6 +28,7 @@ from harmonica.text import Tokenizer, load_lexicon, normalize, sentences
 sys.path.insert(0, str(Path(__file__).parent))
 from text import texts
 
+ALL = ("manifest", "config", "checkpoint", "model", "voice", "cache", "archive", "audio", "testset", "lexicon", "report", "codes", "text")
 ODD = [None, True, -1, 0, 10**30, 1.5, float("nan"), "", "x", "\ud800", [], [1, "a"], {}, {"a": 1}]
 
 
@@ -253,7 +254,7 @@ if __name__ == "__main__":
     p.add_argument("--only", nargs="*", default=(), help="kinds of file")
     p.add_argument("--seed", type=int, default=0)
     p.add_argument("--seconds", type=float, help="stop after so long, shared among the kinds")
-    p.add_argument("--json", help="add the counts to this file")
+    p.add_argument("--json", help="add the counts to this file, such as benchmarks/fuzz.json")
     a = p.parse_args()
     all = run(a.count, a.only, a.seed, seconds=a.seconds)
     if a.json: keep(a.json, a.seed, all)

@@ -2,7 +2,10 @@
 __version__ = "0.1.0"
 __all__ = ["Voice", "Clip", "load_codec", "__version__"]
 
+import os
 from typing import TYPE_CHECKING
+
+os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1") # onnxruntime, which finds phonemes and pitch, would report to its makers
 if TYPE_CHECKING:
     from .codec import Clip, load_codec
     from .infer import Voice

@@ -331,7 +331,7 @@ class _Cache:
         self.ds = _open(files) if files else None
         self.row = {k: i for i,k in enumerate(self.ds["id"])} if files else {}
         self.refused, self.log = _refusals(out), out/("rejected.jsonl" if parts == 1 else f"rejected-{self.name}.jsonl")
-        self.rows, self.stale, self.changed, self.seen, self.saved = [], set(), set(), set(), time.time()
+        self.rows, self.stale, self.changed, self.seen, self.saved = [], set(), set(), set(), time.monotonic()
         self.stats, self.splits = dict(made=0, kept=0, changed=0, rejected=0, spare=0, hours=0.), Counter()
 
 # %% ../nbs/20_data.ipynb #50f61c03
@@ -421,7 +421,7 @@ def drop_stale(self:_Cache):
 def save(self:_Cache):
     "Write the rows that are not on the disk yet"
     self.drop_stale()
-    self.saved = time.time()
+    self.saved = time.monotonic()
     if not self.rows: return
     n = 1+max([int(f.stem[-5:]) for f in self.out.glob(f"{self.name}-*.arrow")], default=-1)
     write_shard(self.rows, self.out/f"{self.name}-{n:05d}.arrow")
@@ -495,7 +495,7 @@ def _fill(cache, mine, codec, aligner, shard_size, place):
         for (u,wanted),clip in _ahead(ready, mine, threads=2):
             if wanted: _make(cache, u, clip, codec, aligner)
             place.taken += 1
-            if len(cache.rows) < shard_size and time.time()-cache.saved < SAVE_EVERY_SECONDS: continue
+            if len(cache.rows) < shard_size and time.monotonic()-cache.saved < SAVE_EVERY_SECONDS: continue
             cache.save()
             place.keep()
     finally:

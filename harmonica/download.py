@@ -12,7 +12,7 @@ import hashlib, http.client, os, shutil, stat, subprocess, tarfile, time, tomlli
 from importlib.resources import files
 from pathlib import Path, PurePosixPath, PureWindowsPath
 
-from .files import FULL, writable
+from .files import FULL, locked, writable
 
 # %% ../nbs/19_download.ipynb #a4319014
 _table = tomllib.loads((files("harmonica")/"archives.toml").read_text(encoding="utf8"))
@@ -276,15 +276,16 @@ def download(
     "Fetch, verify and unpack a corpus; run again to go on or to find that it is there"
     name, parts = _parts(name, parts)
     root = writable(root, "choose another --root")
-    for part in parts:
-        url, size, digest = archives[name][part]
-        file = url.rpartition("/")[2]
-        file = root/(f"{name}-{file}" if part else file) # dev-clean.tar.gz is two things
-        done = root/f".{file.name}.done"
-        if done.exists(): continue
-        if size and not file.exists(): need_room(root, 2.5*size, f"{name} {part}".strip())
-        fetch(url, file, size, digest, progress=progress)
-        unpack(file, root/"VCTK-Corpus-0.92" if name == "vctk" else root) # VCTK's archive has no folder of its own
-        done.write_text(digest or "")
-        if not keep: file.unlink()
+    with locked(root, name, name): # two at once would write into each other's archive
+        for part in parts:
+            url, size, digest = archives[name][part]
+            file = url.rpartition("/")[2]
+            file = root/(f"{name}-{file}" if part else file) # dev-clean.tar.gz is two things
+            done = root/f".{file.name}.done"
+            if done.exists(): continue
+            if size and not file.exists(): need_room(root, 2.5*size, f"{name} {part}".strip())
+            fetch(url, file, size, digest, progress=progress)
+            unpack(file, root/"VCTK-Corpus-0.92" if name == "vctk" else root) # VCTK's archive has no folder of its own
+            done.write_text(digest or "")
+            if not keep: file.unlink()
     return root

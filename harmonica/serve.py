@@ -248,7 +248,7 @@ def add(self:Voices, name, sound, consent, text=None):
     now = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
     facts = dict(consent=consent.strip(), agreed=now, notes=me.notes)
     if self.folder:
-        me.save(self.folder/f"{name}.voice")
+        me.save(self.folder/f"{name}.voice", consent)
         write_text(self.folder/f"{name}.json", json.dumps(facts))
     self.heard[name], self.facts[name] = me, dict(facts, name=name, packaged=False)
     return self.facts[name]

@@ -652,13 +652,14 @@ def _keep(self:Trainer):
 @patch
 def _run(self:Trainer, end, bar):
     "Updates until the end"
-    batches, began, saved, before = iter(self.loader), time.time(), time.time(), self.elapsed
+    began = saved = time.monotonic() # a clock that is set anew neither delays a save nor adds hours
+    batches, before = iter(self.loader), self.elapsed
     whole = True
     try:
         while self.step < end:
             whole = False
             self.one_step([next(batches) for _ in range(self.cfg.grad_accum_steps//self.world)])
-            whole, self.elapsed = True, before+time.time()-began
+            whole, self.elapsed = True, before+time.monotonic()-began
             if self.bad >= _PATIENCE:
                 self._drop_poisoned()
                 raise self._diverged()
@@ -666,9 +667,9 @@ def _run(self:Trainer, end, bar):
             bar.update()
             self._look(bar, end)
             if self.stop: raise KeyboardInterrupt
-            if time.time()-saved > self.cfg.save_every_minutes*60 and not self.bad:
+            if time.monotonic()-saved > self.cfg.save_every_minutes*60 and not self.bad:
                 self._keep()
-                saved = time.time()
+                saved = time.monotonic()
         self._keep()
     except KeyboardInterrupt:
         if whole and self.step and not self.bad: self._keep()

@@ -1,5 +1,5 @@
 "Writing on a full disk, beside a killed process, into a folder that is in use; what is refused changes nothing"
-import socket, subprocess, sys
+import shutil, socket, subprocess, sys
 import pytest
 import torch
 from torch import nn
@@ -13,12 +13,15 @@ from pathlib import Path
 from harmonica.ar import AR, ARConfig
 from harmonica.checkpoint import save_checkpoint, save_model
 from harmonica.data import write_shard
+from harmonica import Clip, Voice
+voice = Voice.load("ruth")
 m, d = AR(ARConfig(vocab_size=40, n_q=2, n_bins=16, d_model=64, n_heads=2, n_layers=1, d_ff=64, code_dim=4, speaker_dim=8, duration_hidden_dim=8)), Path(sys.argv[1])
 save_model(d/"m.safetensors", m, steps=1)
 signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
 resource.setrlimit(resource.RLIMIT_FSIZE, (4000, 4000))
 rows = [dict(id=f"u{i}", text="t"*99, speaker="s", source="x", split="train", seconds=1., n_frames=50, codes=[0]*100) for i in range(200)]
-for f in (lambda: save_model(d/"m.safetensors", m, steps=2), lambda: save_checkpoint(d/"c.pt", m), lambda: write_shard(rows, d/"s.arrow")):
+for f in (lambda: save_model(d/"m.safetensors", m, steps=2), lambda: save_checkpoint(d/"c.pt", m), lambda: write_shard(rows, d/"s.arrow"),
+        lambda: voice.save(d/"v.voice", "For a test."), lambda: Clip([0.]*9000).save(d/"c.wav")):
     try: f(); print("written")
     except ValueError as e: print(str(e).replace(str(d), "D"))
 """
@@ -29,10 +32,37 @@ def test_what_does_not_fit_is_told_with_its_path_and_leaves_nothing(tmp_path):
     r = subprocess.run([sys.executable, "-c", FULL, str(tmp_path)], capture_output=True, text=True)
     assert r.returncode == 0, r.stderr
     lines = r.stdout.splitlines()
-    assert [l.split()[0] for l in lines] == ["D/m.safetensors", "D/c.pt", "D/s.arrow"] and all("can't be written" in l for l in lines)
+    assert [l.split()[0] for l in lines] == ["D/m.safetensors", "D/c.pt", "D/s.arrow", "D/v.voice", "'D/c.wav'"], lines
+    assert all("can't be written" in l or "can't write" in l for l in lines), lines
     assert [p.name for p in tmp_path.iterdir()] == ["m.safetensors"] # and it is the whole old one
     from harmonica.checkpoint import load_model
     assert load_model(tmp_path/"m.safetensors").info == dict(steps=1)
+
+
+@pytest.fixture
+def little_disk(tmp_path):
+    "A disk of 64 kB, where one may be mounted"
+    (tmp_path/"disk").mkdir()
+    done = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=64k", "tmpfs", str(tmp_path/"disk")], capture_output=True) if shutil.which("mount") else None
+    if done is None or done.returncode: pytest.skip("nothing may be mounted here")
+    yield tmp_path/"disk"
+    subprocess.run(["umount", str(tmp_path/"disk")], check=True)
+
+
+def test_a_disk_that_is_really_full(little_disk):
+    from harmonica import Clip, Voice
+    from harmonica.checkpoint import save_checkpoint, save_model
+    from harmonica.data import write_shard
+    (little_disk/"ballast").write_bytes(bytes(62000))
+    rows = [dict(id="u", text="t", speaker="s", source="x", split="train", seconds=1., n_frames=50, codes=[0]*50000)]
+    from harmonica.ar import AR, ARConfig
+    ar = AR(ARConfig(vocab_size=40, n_q=2, n_bins=16, d_model=64, n_heads=2, n_layers=1, d_ff=64, code_dim=4, speaker_dim=8, duration_hidden_dim=8))
+    voice = Voice.load("ruth")
+    for f in (lambda: save_model(little_disk/"m.safetensors", ar), lambda: save_checkpoint(little_disk/"c.pt", ar), lambda: write_shard(rows, little_disk/"s.arrow"),
+            lambda: voice.save(little_disk/"v.voice", "For a test."), lambda: Clip([.1]*90000).save(little_disk/"c.wav")):
+        with pytest.raises(ValueError, match="disk full at .*disk/.*: make room") as e: f()
+        assert "\n" not in str(e.value)
+    assert [p.name for p in little_disk.iterdir()] == ["ballast"]
 
 
 def test_a_full_disk_has_a_name_of_its_own(tmp_path):

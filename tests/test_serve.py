@@ -14,7 +14,7 @@ class Mouth:
     def like(self, sound, text=None):
         Clip.load(sound)
         return self
-    def save(self, path): path.write_bytes(b"x"); return path
+    def save(self, path, consent): path.write_bytes(b"x"); return path
     def stream(self, text, **how):
         if how.get("speed", 1) > 2: raise ValueError(f"speed was {how['speed']}; it must lie between 0.5 and 2: try speed=1.2")
         self.said.append((text, how))

@@ -5,6 +5,7 @@ from pathlib import Path
 import numpy as np, pytest, torch
 from harmonica.codec import Clip, load_codec, packaged_voice, reference
 from harmonica.infer import Voice
+from test_cli import home, models
 from test_infer import me, reader, tiny_codec, tiny_models, voice
 
 ROOT = Path(__file__).parents[1]
@@ -88,6 +89,86 @@ def test_a_stream_left_midway_and_an_error_leave_the_voice_usable(me):
     for c in me.stream("One two three. Four five six."): inner = me.say("Hi there.").samples
     with pytest.raises(ValueError): me.say("")
     assert np.array_equal(inner, want) and np.array_equal(me.say("Hi there.").samples, want)
+
+def _command(name, *args, **env):
+    code = f"import sys; from harmonica.cli import {name}; sys.exit({name}(sys.argv[1:]))"
+    return [sys.executable, "-c", code, *map(str, args)], {**os.environ, "PYTHONPATH": str(ROOT), **env}
+
+def test_a_home_that_cannot_be_written_a_tmp_that_is_gone_and_nothing_phones_home(home, tmp_path):
+    "onnxruntime warns of its telemetry where HOME can't be written: no warning, no telemetry"
+    nowhere = "/dev/null/nowhere"                          # not even root can write there
+    env = dict(HOME=nowhere, XDG_CACHE_HOME=nowhere, TMPDIR=nowhere, HF_HOME=nowhere)
+    args, env = _command("synthesize", "--text", "Hi, Xyzzyx.", "--output", tmp_path/"o.wav", *models(home), **env)
+    r = subprocess.run(args, env=env, cwd=tmp_path, capture_output=True, text=True)
+    assert r.returncode == 0 and "telemetry" not in r.stderr and "Traceback" not in r.stderr, r.stderr
+    assert [p.name for p in tmp_path.iterdir()] == ["o.wav"] and Clip.load(tmp_path/"o.wav").seconds > 0
+    said = subprocess.run([sys.executable, "-c", "import harmonica, os; from harmonica.text import Tokenizer; Tokenizer().encode('Xyzzyx.'); print(os.environ['ORT_DISABLE_TELEMETRY'])"], env=env, capture_output=True, text=True)
+    assert said.stdout == "1\n" and not said.stderr, said.stderr
+
+def test_a_polite_kill_of_training_is_143_and_one_line_and_it_goes_on(home, tmp_path):
+    codes, run = tmp_path/"codes", tmp_path/"run"
+    from harmonica import cli
+    assert cli.preprocess(["--dataset", str(home/"m.jsonl"), "--codec", str(home/"codec.safetensors"), "--aligner", "none", "--out", str(codes), "--device", "cpu"]) == 0
+    args, env = _command("train", "--config", "smoke", "--stage", "ar", f"data.codec={home}/codec.safetensors", f"data.cache_dir={codes}",
+        "training.max_steps=1000000", "training.valid_every=0", "training.log_every=1", "--out", run, "--device", "cpu", "--quiet")
+    p = subprocess.Popen(args, env=env, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    until = time.time()+300
+    while time.time() < until and p.poll() is None and not ((run/"log.jsonl").exists() and len((run/"log.jsonl").read_text().splitlines()) > 2): time.sleep(.05)
+    p.send_signal(signal.SIGTERM)
+    out, err = p.communicate(timeout=120)
+    lines = [l for l in err.splitlines() if l.startswith("harmonica-train:")]
+    assert p.returncode == 143 and len(lines) == 1 and "stopped" in lines[0] and "Traceback" not in err, err
+    step = torch.load(next(run.glob("last*.pt")), weights_only=True)["step"]
+    assert step > 1 and cli.train(["--resume", "--out", str(run), "--device", "cpu", "--quiet", f"training.max_steps={step+1}"]) == 0
+
+def test_two_processes_on_one_voice_file(me, tmp_path):
+    "Whoever reads meanwhile finds a whole file"
+    me.save(tmp_path/"v.voice", "For a test.")
+    pids = []
+    for i in range(2):
+        pid = os.fork()
+        if not pid:
+            for j in range(30): me.save(tmp_path/"v.voice", f"Process {i}, for a test.")
+            os._exit(0)
+        pids.append(pid)
+    seen = {me.like(tmp_path/"v.voice").prompt.consent for _ in range(30)}
+    assert all(os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 0 for pid in pids)
+    assert seen and all("test." in s for s in seen) and [p.name for p in tmp_path.iterdir()] == ["v.voice"]
+
+def test_two_downloads_into_one_folder(tmp_path, capsys):
+    from harmonica import cli
+    from harmonica.files import locked
+    with locked(tmp_path, "ljspeech"): assert cli.download(["ljspeech", "--root", str(tmp_path)]) == 2
+    assert "in use by another process" in capsys.readouterr().err
+
+def test_a_clock_that_jumps_delays_no_save(tmp_path, monkeypatch):
+    from harmonica import train
+    class Line(torch.nn.Module):
+        def __init__(self): super().__init__(); self.a = torch.nn.Parameter(torch.zeros(2))
+        def loss(self, b): return ((self.a-1)**2).mean(), {}
+    class Nothing:
+        def to(self, device): return self
+    class Deals:
+        def __iter__(self):
+            while True: yield Nothing()
+        def state_dict(self): return {}
+        def load_state_dict(self, s): pass
+    class Count:
+        saves = 0
+        def after_save(self, trainer): self.saves += 1
+    now = [2e9]
+    def back(): now[0] -= 3600; return now[0]              # set back an hour at every look
+    monkeypatch.setattr(time, "time", back)
+    count = Count()
+    t = train.Trainer(Line(), Deals(), train.TrainConfig(max_steps=4, grad_accum_steps=1, save_every_minutes=0), tmp_path, "cpu", callbacks=[count])
+    t.fit(progress=False)
+    assert count.saves >= 4 and 0 <= t.elapsed < 600
+
+def test_the_figures_that_are_kept_hold(capsys):
+    sys.path.insert(0, str(ROOT/"benchmarks"))
+    import trust
+    have = trust.json.loads((ROOT/"benchmarks/trust.json").read_text())
+    assert {"licences", "fuzz"} <= set(have) and all(r[2] in (True, False) for r in trust.verdicts(have))
 
 def test_no_shell_and_no_eval_in_the_package():
     import re
