@@ -104,7 +104,7 @@ def speakers(a, seconds=20.):
         folder = Path(a.out)/f"speakers-{n}"; known, hours = some_of(a.codes, n, seconds, folder/"codes")
         cfg = load_config(a.config, [f"data.cache_dir={folder}/codes", f"training.max_steps={a.steps}", f"training.warmup_steps={max(1, min(150, a.steps//8))}", "training.valid_every=0", *a.set])
         train_nar(cfg, folder, a.device, resume=(folder/"last.pt").exists(), progress=not a.quiet)
-        found = figures(evaluate(items, Voice.load(nar=folder/"nar.safetensors"), scores="ge2e,dvec", progress=False))
+        found = figures(evaluate(items, Voice.load(nar=folder/"nar.safetensors"), judges="ge2e,dvec", progress=False))
         out[str(known)] = dict(hours=round(hours, 2), **{k: v for k,v in found.items() if k.startswith("sim_")})
         print(known, out[str(known)], flush=True)
     fig,ax = plt.subplots(figsize=(5, 3)); x = [int(n) for n in out]

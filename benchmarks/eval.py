@@ -83,7 +83,7 @@ def save(R, out):
 
 def gibberish(R, folders, asr, healthy=25, broken=4, seed=0):
     "The same for the detector that needs a recogniser"
-    from harmonica.eval import Ear
+    from harmonica.judges import Ear
     ear = Ear(asr); hear = lambda c, t: D.words(t, ear(c))["cer"]; spoken = lambda split, n, s: [r for r in rows(folders, split, n, s) if r["text"]]
     cers = {None: [hear(Clip.load(r["path"]), r["text"]) for r in tqdm(spoken("valid", healthy, seed), desc="healthy, heard")]}
     for i,r in enumerate(tqdm(spoken("train", broken, seed+1), desc="babble, heard")):
@@ -104,8 +104,8 @@ def table(R):
 
 def speed(folders=(), n=60, workers=2, seconds=5., leave=()):
     "What judging costs, without a recogniser"
-    from harmonica import eval as ev
-    from harmonica.eval import _Judges, evaluate
+    from harmonica.eval import evaluate
+    from harmonica.judges import Judges
     found = [r for r in rows(folders) if r["text"] and r["seconds"] >= seconds] if folders else [dict(path=str(packaged_voice()), text=json.loads(packaged_voice().with_suffix(".json").read_text())["text"])]
     usage = lambda: sum(resource.getrusage(w).ru_utime + resource.getrusage(w).ru_stime for w in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN))
     peak = lambda: max(resource.getrusage(w).ru_maxrss for w in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN))/1024
@@ -113,14 +113,14 @@ def speed(folders=(), n=60, workers=2, seconds=5., leave=()):
         made = []
         for i in range(n):
             c = Clip.load(found[i % len(found)]["path"]); p = Clip(np.resize(c.samples, int(seconds*c.rate)), c.rate).save(f"{d}/{i}.wav"); made.append(dict(id=str(i), wav=str(p), text=found[i % len(found)]["text"], prompt=made[0]["wav"] if made else str(p)))
-        J = _Judges(); clips = [Clip.load(r["wav"]) for r in made[:8]]; total = 0.
+        J = Judges(); clips = [Clip.load(r["wav"]) for r in made[:8]]; total = 0.
         print(f"{seconds:g} s clips, one thread; processor milliseconds a clip:")
         parts = dict(load=lambda i: Clip.load(made[i]["wav"]), failures=lambda i: D.symptoms(clips[i], made[i]["text"]), **{k: (lambda i, k=k: J(k)(clips[i], clips[i]) if k in ("pesq", "stoi") else J(k)(clips[i])) for k in J.names})
         for k,f in parts.items():
             f(0); t = time.process_time(); [f(i) for i in range(len(clips))]; ms = 1000*(time.process_time() - t)/len(clips); total += ms*(k not in ("pesq", "stoi")); print(f"  {k:10} {ms:7.1f}" + ("   (only where there is an original)" if k in ("pesq", "stoi") else ""), flush=True)
         scores = [k for k in J.names if k not in ("pesq", "stoi", *leave)]; took = {}; print("judges:", *scores)
         for m in (n//3, n):
-            t, c = time.perf_counter(), usage(); evaluate(made[:m], scores=scores, workers=workers, progress=sys.stderr.isatty(), n_boot=100); took[m] = (time.perf_counter() - t, usage() - c); print(f"{m} clips by {workers} processes: {took[m][0]:.1f} s, {took[m][1]:.1f} processor seconds, largest process {peak():.0f} MB", flush=True)
+            t, c = time.perf_counter(), usage(); evaluate(made[:m], judges=Judges(scores, workers=workers), progress=sys.stderr.isatty(), n_boot=100); took[m] = (time.perf_counter() - t, usage() - c); print(f"{m} clips by {workers} processes: {took[m][0]:.1f} s, {took[m][1]:.1f} processor seconds, largest process {peak():.0f} MB", flush=True)
         each, cost = ((took[n][i] - took[n//3][i])/(n - n//3) for i in (0, 1)); start = took[n][1] - n*cost
         print(f"1000 clips: {each*1000 + took[n][0] - n*each:.0f} s on this machine as busy as it is; {(1000*cost + start)/workers:.0f} s on {workers} idle cores ({1000*cost:.0f} processor ms a clip, {start:.0f} s to start)")
 

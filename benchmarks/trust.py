@@ -44,7 +44,7 @@ def at_rate(clip, kind, kbps):
 def watermark(a):
     "Share of marked speech found after each treatment, of real speech taken for made; quality before and after"
     from harmonica import Clip
-    from harmonica.eval import SCORES
+    from harmonica.judges import SCORES
     from harmonica.watermark import Watermark
     import importlib.util
     mark, rng = Watermark(), np.random.default_rng(0)

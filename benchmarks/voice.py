@@ -26,6 +26,7 @@ from harmonica import Clip, Voice
 from harmonica.checkpoint import load_model, packaged_weights
 from harmonica.codec import load_codec, packaged_voice, reference as best_part
 from harmonica.eval import evaluate, read_rows
+from harmonica.judges import Judges
 from harmonica.infer import Sampling
 from harmonica.likeness import DVector, GE2E, flat
 from harmonica.melcodec import MelCodec
@@ -198,7 +199,7 @@ def candidates(rows, out, asr, scores):
     "Each recording says the same sentences in its voice: likeness and words a recording, the best first"
     items = [dict(id=f"{r.get('speaker') or r['id']}-{i}", set=r.get("speaker") or r["id"], text=t, prompt=r["wav"])
         for r in rows for i,t in enumerate(SAMPLE)]
-    rep = evaluate(items, Voice.load(), out/"voices", asr=asr, scores=scores)
+    rep = evaluate(items, Voice.load(), out/"voices", Judges(scores, asr))
     mean = lambda its, k: statistics.mean(v) if (v := [it[k] for it in its if it.get(k) is not None]) else None
     by = {}
     for it in rep.items: by.setdefault(it["set"], []).append(it)
@@ -223,7 +224,7 @@ def main():
     if a.kind == "voices": return save(Path(a.out, "voices.json"), candidates(read_rows(a.items), Path(a.out), a.asr, a.scores))
     if a.kind in ("ladder", "copy"):
         for name,made in (ladder(items) if a.kind == "ladder" else copies(items, a.codec)).items():
-            found[name] = dict(clips=len(made), **figures(rep := evaluate(made, None, asr=a.asr, scores=a.scores, progress=False)))
+            found[name] = dict(clips=len(made), **figures(rep := evaluate(made, None, judges=Judges(a.scores, a.asr), progress=False)))
             print(f"\n== {name}\n{rep}", flush=True)
         print(f"\n{table(found)}"); return save(Path(a.out, f"{a.kind}.json"), found)
     if a.kind == "nearest": return save(Path(a.out, "nearest.json"), nearest(read_rows(a.items)))
@@ -237,7 +238,7 @@ def main():
         tuning=lambda: {k: Speaker(Voice.load(), calibrated(**how)) for k,how in {"not tuned": UNTUNED, "gains": dict(mean=False, spread=0.), "mean, gains": dict(spread=0.), "mean, half the spread, gains": {}, "mean, spread, gains": dict(spread=1.)}.items()},
         draws=lambda: {f"temperature {t:g}": Speaker(Voice.load(), temperature=t) for t in (0., .3, .5, .8)} | {"repetition-aware": Speaker(Voice.load(), temperature=.8, ras_window=10)})[a.kind]()
     for name,voice in variants.items():
-        rep = evaluate(items, voice, asr=a.asr, scores=a.scores, progress=False)
+        rep = evaluate(items, voice, judges=Judges(a.scores, a.asr), progress=False)
         found[name] = figures(rep)
         print(f"\n== {name}\n{rep}", flush=True)
         if a.kind == "hard": found[name]["items"] = [{k: i.get(k) for k in ("id", "text", "heard", "wer", "failures")} for i in rep.items]

@@ -7,14 +7,14 @@ Docs: https://harmonica-tts.github.io/harmonica/detectors.html.md"""
 # %% auto #0
 __all__ = ['NATURAL', 'LIMITS', 'KINDS', 'DOSES', 'PROMISED', 'spoil', 'time_stretch', 'natural', 'heard_in', 'silence',
            'clipping', 'band_filters', 'bands', 'noise', 'looping', 'repeats', 'sounds', 'spoken_letters', 'usual',
-           'pace', 'ending', 'spoken', 'words', 'symptoms', 'failures', 'judge']
+           'pace', 'ending', 'spoken', 'words', 'symptoms', 'failures', 'judge', 'doctor']
 
 # %% ../nbs/68_detectors.ipynb #3b7f39e0
 import math, re
 from functools import lru_cache
 from types import SimpleNamespace
 import numpy as np
-from .codec import Clip
+from .codec import Clip, reference
 from .files import need
 from .text import normalize
 
@@ -441,3 +441,46 @@ DOSES = dict(silence=(1, 2, 2.5, 3), muted=(.2, .4, .6, .8, 1.), clipping=(5e-4,
     cut_short=(.2, .4, .5, .6, .8), endless=(1.5, 2, 2.5, 3), gibberish=(.3, .5, .7, 1.))
 PROMISED = dict(silence=2.5, muted=.8, clipping=.002, looping=(.8, 3), noise=15, cut_short=.6, endless=2.5,
     gibberish=.7)
+
+# %% ../nbs/68_detectors.ipynb #8e5afde8
+def _of_speech(clip, s):
+    "What is wrong with the speech in a recording"
+    on = heard_in(clip).sum()/100
+    if on < 2: yield True, f"only {on:.1f} s of speech: give 3 s or more"
+    elif on < 3: yield False, f"{on:.1f} s of speech: 3 s or more give a closer likeness"
+    if s["clipping"] > LIMITS["clipping"]:
+        yield True, "clipped: the loudest parts are cut flat; record more quietly or further from the microphone"
+    gaps = f"gaps in the voice are {'only '*(s['noise'] < LIMITS['noise'])}{s['noise']:.0f} dB deep"
+    if s["noise"] < LIMITS["noise"]:
+        yield True, (f"noisy ({gaps}, {LIMITS['noise']:.0f} is the least): the noise will be heard in the clone; "
+            "record in a quiet room or clean it first")
+    elif s["noise"] < 31:
+        yield False, f"some noise or echo ({gaps}, 35 and more is clean): a quieter, softer room helps"
+    if s["looping"] > LIMITS["looping"]:
+        yield True, "something repeats: is it music, or an edited file? give plain speech"
+    if s["silence"] > LIMITS["silence"]:
+        yield False, (f"a silence of {s['silence']:.1f} s: only the best part is used, a closer cut leaves more "
+            "speech in it")
+    if s["ending"] > LIMITS["ending"]: yield False, "ends in the middle of a sound: let the last word finish"
+
+# %% ../nbs/68_detectors.ipynb #1ea74eba
+def _of_sound(clip):
+    "What is wrong with the sound of a recording"
+    if clip.rate < 16000:
+        yield False, (f"recorded at {clip.rate} Hz: all above {clip.rate/2000:g} kHz is missing and will be missing in "
+            "the clone; 24000 Hz or more is best")
+    else:
+        level = np.percentile(bands(clip.to(24000), .02, 48, 11000.), 95, axis=0)
+        if level[-14:].max() < level.max() - 55:
+            yield False, "no high tones, as from a telephone: the clone will sound as dull"
+    if clip.levels()[heard_in(clip)].mean() < -45:
+        yield False, "very quiet: it was made louder, and so was its noise"
+
+def doctor(
+    src, # Path or Clip: the reference to look at
+)->list: # (serious, what was found and what to do), the worst first; empty when all is well
+    "Why a reference may clone badly"
+    try: reference(src)
+    except ValueError as e: return [(True, str(e))]
+    clip = Clip.load(src)
+    return sorted([*_of_speech(clip, symptoms(clip)), *_of_sound(clip)], key=lambda f: not f[0])

@@ -1,7 +1,7 @@
 "Every mistake of a user is one line on stderr and exit code 2; the commands do what the functions do"
 import json, subprocess, sys
 import numpy as np, pytest, torch
-from harmonica import cli, recipes
+from harmonica import cli, recipes, script
 from harmonica.ar import AR, ARConfig
 from harmonica.checkpoint import load_model, model_meta, packaged_weights, save_model
 from harmonica.codec import Clip, packaged_voice
@@ -167,19 +167,19 @@ def test_text_from_files(capsys, tmp_path, home):
     (tmp_path/"story.md").write_text("# One\n\nIt was *late*.\n\n```\nx = 1\n```\n\nShe [slept](http://x.y).\n")
     code, out, err = ask(capsys, "synthesize", "--input", tmp_path/"story.md", "--output", tmp_path/"s/part.flac", "--split", "paragraph", *models(home))
     assert code == 0 and sorted(p.name for p in (tmp_path/"s").iterdir()) == ["part-001.flac", "part-002.flac", "part-003.flac"], err
-    assert cli.paragraphs("---\na: b\n---\n# T\n* one\n* **two**\n\n![x](y.png)\n\n> said `so`\n\n***\n", markdown=True) == ["T", "one. two.", "said so"]
+    assert script.paragraphs("---\na: b\n---\n# T\n* one\n* **two**\n\n![x](y.png)\n\n> said `so`\n\n***\n", markdown=True) == ["T", "one. two.", "said so"]
 
 def test_chapters_and_subtitles(capsys, tmp_path, home):
     (tmp_path/"book.md").write_text("# One\n\nIt was late.\n\nVery late.\n\n# Two\n\nShe slept.\n")
     code, out, err = ask(capsys, "synthesize", "--input", tmp_path/"book.md", "--output", tmp_path/"b/c.wav", "--split", "chapter", *models(home))
     assert code == 0 and sorted(p.name for p in (tmp_path/"b").iterdir()) == ["c-001.wav", "c-002.wav"], err
-    assert len(cli.chapters("Preface here.\nChapter 1\nIt was.\n\nCHAPTER II\nIt went.")) == 3
+    assert len(script.chapters("Preface here.\nChapter 1\nIt was.\n\nCHAPTER II\nIt went.")) == 3
     for name in ("w.json", "w.srt"):
         code, out, err = ask(capsys, "synthesize", "--text", "It was late, and nobody came.", "--subtitles", tmp_path/name, "--output", tmp_path/"o.wav", *models(home)); assert code == 0, err
     words = json.loads((tmp_path/"w.json").read_text()); assert [w["word"] for w in words] == "It was late, and nobody came.".split()
     assert words[0]["start"] <= words[-1]["end"]
     assert (tmp_path/"w.srt").read_text().startswith("1\n00:00:0") and "-->" in (tmp_path/"w.srt").read_text()
-    assert cli.srt([("One", 3599.9994, 3600.5)]) == "1\n00:59:59,999 --> 01:00:00,500\nOne\n\n"
+    assert script.srt([("One", 3599.9994, 3600.5)]) == "1\n00:59:59,999 --> 01:00:00,500\nOne\n\n"
 
 def test_no_watermark(capsys, tmp_path, home):
     from harmonica.watermark import weights_file

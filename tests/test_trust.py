@@ -28,7 +28,8 @@ def openers():
     from harmonica.config import load_config
     from harmonica.corpora import manifest
     from harmonica.data import CodesDataset
-    from harmonica.eval import Report, read_rows
+    from harmonica.eval import read_rows
+    from harmonica.report import Report
     from harmonica.recipes import load_trained
     from harmonica.text import load_lexicon
     from harmonica.watermark import Watermark
