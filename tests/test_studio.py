@@ -172,7 +172,7 @@ def page(tmp_path_factory):
         with playwright.sync_playwright() as p:
             browser = p.chromium.launch(executable_path=CHROME, args=["--no-sandbox", "--autoplay-policy=no-user-gesture-required"])
             page = browser.new_page(viewport=dict(width=1000, height=1500))
-            until = time.monotonic()+120
+            until = time.monotonic()+300
             while True:
                 try: page.goto(f"http://127.0.0.1:{port}", timeout=90_000); break
                 except playwright.Error:
