@@ -62,12 +62,16 @@ def watermark(
 # %% ../nbs/58_watermark.ipynb #fb80e3e5
 _FLOOR, _RANGE = -180., 195. # dB: silence, and the span that becomes 0 to 1
 _THEIRS = 20*np.log10(2048/_N) # dB that Perth's windows are louder than ours
+_HEARD = 30 # dB below the loudest frame: quieter ones are neither marked nor read
 
 def _levels(spec): # Complex (bands,T) -> 0 to 1
     return (20*torch.log10(spec.abs().clamp(min=1e-12))+_THEIRS).clamp(min=_FLOOR).sub(_FLOOR)/_RANGE
 
 def _spectrum(x): # Samples (N,) -> (bands,T)
     return torch.stft(x, _N, _HOP, window=torch.hann_window(_N), return_complex=True)
+
+def _energy(spec): # dB of each frame, (T,)
+    return 20*torch.log10(spec[:_BANDS].abs().pow(2).sum(0).sqrt().clamp(min=1e-12))
 
 def _convolve(x, layers):
     for i,(w,b) in enumerate(layers):
@@ -82,16 +86,16 @@ _SPARED, _STRENGTH = 24, 1.5 # bands up to 375 Hz that stay as they were; of Per
 @torch.inference_mode()
 def change(self:Watermark,
     x:Tensor, # Samples at 24 kHz, (N,)
-    loudest:float=0., # The fullest frame so far, where `x` goes on from earlier sound
-)->tuple: # What to add, (N,); the fullest frame
+    loudest:float=-240., # dB of the loudest frame so far, where `x` goes on from earlier sound
+)->tuple: # What to add, (N,); dB of the loudest frame
     "The mark that belongs to a sound"
     n = len(x)
     x = F.pad(x, (0, max(0, _N-n)))
     spec = _spectrum(x)
-    levels = _levels(spec)
-    full = levels.sum(0)
-    loudest = max(loudest, float(full.max()))
-    by = _STRENGTH*_RANGE*_convolve(levels[None,:_BANDS], self.writer)[0]*(full > .05*loudest) # dB; no sound, no mark
+    energy = _energy(spec)
+    loudest = max(loudest, float(energy.max()))
+    share = ((energy-loudest+_HEARD)/6+1).clamp(0, 1) # pauses stay clean
+    by = _STRENGTH*_RANGE*_convolve(_levels(spec)[None,:_BANDS], self.writer)[0]*share # dB
     added = torch.zeros_like(spec)
     added[_SPARED:_BANDS] = (spec[:_BANDS]*(10**(by/20)-1))[_SPARED:]
     return torch.istft(added, _N, _HOP, window=torch.hann_window(_N), length=len(x))[:n], loudest
@@ -114,7 +118,7 @@ def stream(self:Watermark,
     clips, # Clips of one speech, in order, at 24 kHz
 ): # Iterator of clips, as long as they were
     "Mark speech while it comes"
-    past, loudest = torch.zeros(0), 0.
+    past, loudest = torch.zeros(0), -240.
     for clip in clips:
         if clip.rate != _RATE:
             raise ValueError(f"a clip of {clip.rate} Hz: only sound of {_RATE} Hz can be marked, give clip.to({_RATE})")
@@ -132,10 +136,8 @@ def mark(self:Watermark,
     return next(self.stream([clip]))
 
 # %% ../nbs/58_watermark.ipynb #c770da7e
-_HEARD = 30 # dB below the loudest frame: quieter ones say nothing
-
 def _loud(spec, levels): # -> (T,), 1 where there is something to hear
-    full, energy = levels.sum(0), 20*torch.log10(spec[:_BANDS].abs().pow(2).sum(0).sqrt().clamp(min=1e-12))
+    full, energy = levels.sum(0), _energy(spec)
     return ((full > .05*full.max()) & (energy > energy.max()-_HEARD)).float()
 
 def _read(levels, on, pace, layers):
