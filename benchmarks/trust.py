@@ -352,6 +352,7 @@ class Serve(Killed):
 def kills(a):
     "Everything that writes, killed"
     import torch
+    import harmonica.align, harmonica.preprocess, harmonica.recipes # here, once: what is killed is the work, not its imports
     torch.set_num_threads(1)                              # a fork inherits no threads
     table, kinds = {}, (Download, Preprocess, Train, Synthesis, Serve)
     for kind in kinds:
