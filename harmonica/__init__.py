@@ -5,7 +5,7 @@ __all__ = ["Voice", "Clip", "load_codec", "__version__"]
 import os
 from typing import TYPE_CHECKING
 
-os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1") # onnxruntime, which finds phonemes and pitch, would report to its makers
+os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1") # onnxruntime would report to its makers
 if TYPE_CHECKING:
     from .codec import Clip, load_codec
     from .infer import Voice

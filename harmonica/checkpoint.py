@@ -155,7 +155,8 @@ def load_model(
     meta = model_meta(path)
     wanted = [kind] if isinstance(kind, str) else kind
     if kind and meta["kind"] not in wanted:
-        raise ValueError(f"{path} holds a model of kind '{meta['kind']}', wanted '{' or '.join(wanted)}': give the right file")
+        kinds_wanted = " or ".join(wanted)
+        raise ValueError(f"{path} holds a model of kind '{meta['kind']}', wanted '{kinds_wanted}': give the right file")
     with reading(path, "a model of this version", "update Harmonica, or train again"):
         model = make_model(meta["kind"], meta["config"], _promised(path))
     return load_weights(model, path).eval().to(device)
