@@ -2,10 +2,12 @@
 """What the packaged voice needs, and what it can't do, measured.
 
     voice.py prompts   ITEMS [--asr FOLDER]     likeness and word errors by the length of the prompt: 1, 2, 3, 5 and 10 s
-    voice.py ablations ITEMS [--asr FOLDER]     without prompt, without speaker vector, without durations, without tuning
+    voice.py ablations ITEMS [--asr FOLDER]     without prompt, speaker vector or durations; a NAR's means in place of the flow
     voice.py books     ITEMS [--asr FOLDER]     how many books the NAR should fill
     voice.py draws     ITEMS [--asr FOLDER]     temperatures, and repetition-aware sampling
-    voice.py guidance  ITEMS [--asr FOLDER]     how far the NAR should go towards the prompt's voice
+    voice.py guidance  ITEMS [--asr FOLDER]     how far the flow should go towards the prompt's voice
+    voice.py steps     ITEMS [--asr FOLDER]     how many steps the flow should take
+    voice.py noise     ITEMS [--asr FOLDER]     how much noise it should begin with
     voice.py tuning    ITEMS [--asr FOLDER]     what each correction that a voice learns from its prompt is worth
     voice.py means     ITEMS                    recordings (rows with wav, text, speaker) repainted by the NAR from their true book 0: likeliest codes, mean vectors book by book, all in one stroke
     voice.py ladder    ITEMS [--asr FOLDER]     recordings (rows as for means) with ever more of them replaced by what the models make: where are words, voice and quality lost?
@@ -62,12 +64,22 @@ class Speaker:
         v = self.voice.like(reference)
         return self.before(v, reference).say(text, seed=seed, **{**self.how, **kw})
 
+def regression(): return Voice.load(nar=packaged_weights("nar"))   # the packaged NAR's means in place of the flow
+
 def mute_speaker(v, reference):
     "The speaker vector of nobody"
-    for m in (v.ar, v.nar): m.speaker.forward = lambda prompt, n=None, s=m.speaker: s.null_speaker.expand(len(prompt), -1)
+    for m in (v.ar, v.nar): m.speaker.forward = lambda prompt, *_, s=m.speaker: s.null_speaker.expand(len(prompt), -1)
     return v
 
-def no_prompt(v, reference): v.prompt.codes = v.prompt.codes[:,:0]; return v.calibrate()
+def no_prompt(v, reference):
+    v.prompt.codes = v.prompt.codes[:,:0]
+    if v.flows: v.prompt.latents = v.prompt.latents[:0]
+    return v.calibrate()
+
+def nothing_to_paint_from(v, reference):
+    "The AR hears the prompt, the flow does not"
+    v.prompt.latents = v.prompt.latents[:0]
+    return v
 
 def no_durations(v, reference):
     "Every symbol takes equally long"
@@ -81,6 +93,7 @@ UNTUNED = dict(mean=False, spread=0., tone=False)
 def seconds(n):
     def cut(v, reference):
         heard = best_part(reference, v.prompt_seconds, v.codec.sample_rate)[0]
+        if v.flows: v.prompt.latents = v.prompt.latents[:v.codec.frames(n)]
         v.prompt.codes, v.prompt.timbre = v.prompt.codes[:,:v.codec.frames(n)], v.codec.timbre(torch.from_numpy(heard.cut(0, n).samples))
         return v.calibrate()
     return cut
@@ -89,9 +102,9 @@ def books(n):
     def few(v, reference): v.n_books = n; return v
     return few
 
-def bold(g):
-    def how(v, reference): v.guidance = g; return v.calibrate()
-    return how
+def painted(**how): # steps, guidance, temperature
+    def change(v, reference): v.painting = {**v.painting, **how}; return v
+    return change
 
 def pairs(rows):
     "Each recording and the next of the same speaker"
@@ -101,7 +114,7 @@ def pairs(rows):
 
 def means(rows):
     "Distances from all true books: of log-mel spectrograms, and of vectors (squared)"
-    v, aligner, mel, far = Voice.load(), load_model(packaged_weights("aligner")), MelLoss(), {}
+    v, aligner, mel, far = regression(), load_model(packaged_weights("aligner")), MelLoss(), {}
     at_once, v.nar.stroke = v.nar.stroke, None
     hear = lambda z: torch.from_numpy(v.codec.decode_vectors(z).samples)[None]
     for r,other in pairs(rows):
@@ -132,8 +145,9 @@ def ladder(rows):
         with torch.no_grad(): before = v.codec.latents(torch.from_numpy(clip.samples)[None])[0]
         made = {"the recording": clip, "the codec's vectors, before the books": v.codec.decode_vectors(before),
             "all true codes": v.codec.decode(codes), "true codes of 4 books": v.codec.decode(codes[:4]),
-            "book 0 and durations true, the rest by the NAR": paint(codes[0]), "only durations true": paint(first),
+            "book 0 and durations true, the rest painted": paint(codes[0]), "only durations true": paint(first),
             "nothing true but the words": me.say(r["text"])}
+        if v.flows: made["true latents of the vocoder"] = v.vocoder.decode_vectors(v.vocoder.analyse(clip))
         for k,c in made.items():
             row = dict(wav=c, text=r["text"], prompt=other["wav"], speaker=r.get("speaker"))
             rungs.setdefault(k, []).append(dict(row, id=str(len(rungs.get(k, [])))))
@@ -211,7 +225,7 @@ def candidates(rows, out, asr, scores):
 
 def main():
     p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    p.add_argument("kind", choices=("prompts", "ablations", "books", "draws", "guidance", "tuning", "means", "ladder",
+    p.add_argument("kind", choices=("prompts", "ablations", "books", "draws", "guidance", "steps", "noise", "tuning", "means", "ladder",
         "copy", "nearest", "first", "voices", "hard"))
     p.add_argument("items", nargs="?")
     p.add_argument("--asr", help="folder of a Whisper model, or its name"); p.add_argument("--limit", type=int, default=40); p.add_argument("--reference", default=str(packaged_voice()))
@@ -232,10 +246,13 @@ def main():
     if a.kind == "first": Path(a.out, "first.json").write_text(json.dumps(first(items), indent=1)); return
     variants = dict(hard=lambda: {"hard": Speaker(Voice.load())},
         prompts=lambda: {f"{n:g} s": Speaker(Voice.load(), seconds(n)) for n in (1,2,3,5,10)},
-        ablations=lambda: {"whole": Speaker(Voice.load()), "no prompt, no speaker vector": Speaker(Voice.load(), no_prompt), "no speaker vector": Speaker(Voice.load(), mute_speaker), "equal durations": Speaker(Voice.load(), no_durations), "not tuned": Speaker(Voice.load(), calibrated(**UNTUNED))},
-        books=lambda: {f"{n} books": Speaker(Voice.load(), books(n)) for n in (1,2,3,4,6,8)},
-        guidance=lambda: {f"guidance {g:g}": Speaker(Voice.load(), bold(g)) for g in (1., 1.5, 2., 3.)},
-        tuning=lambda: {k: Speaker(Voice.load(), calibrated(**how)) for k,how in {"not tuned": UNTUNED, "gains": dict(mean=False, spread=0.), "mean, gains": dict(spread=0.), "mean, half the spread, gains": {}, "mean, spread, gains": dict(spread=1.)}.items()},
+        ablations=lambda: {"whole": Speaker(Voice.load()), "no prompt": Speaker(Voice.load(), no_prompt), "no prompt for the flow": Speaker(Voice.load(), nothing_to_paint_from), "no speaker vector": Speaker(Voice.load(), mute_speaker),
+            "equal durations": Speaker(Voice.load(), no_durations), "a NAR's means, no flow": Speaker(regression()), "these, not tuned": Speaker(regression(), calibrated(**UNTUNED))},
+        books=lambda: {f"{n} books": Speaker(regression(), books(n)) for n in (1,2,3,4,6,8)},
+        guidance=lambda: {f"guidance {g:g}": Speaker(Voice.load(), painted(guidance=g)) for g in (1., 1.5, 2., 3., 4.)},
+        steps=lambda: {f"{n} steps": Speaker(Voice.load(), painted(steps=n)) for n in (2, 4, 6, 8, 16)},
+        noise=lambda: {f"noise of {t:g}": Speaker(Voice.load(), painted(temperature=t)) for t in (.01, .4, .7, 1.)},
+        tuning=lambda: {k: Speaker(regression(), calibrated(**how)) for k,how in {"not tuned": UNTUNED, "gains": dict(mean=False, spread=0.), "mean, gains": dict(spread=0.), "mean, half the spread, gains": {}, "mean, spread, gains": dict(spread=1.)}.items()},
         draws=lambda: {f"temperature {t:g}": Speaker(Voice.load(), temperature=t) for t in (0., .3, .5, .8)} | {"repetition-aware": Speaker(Voice.load(), temperature=.8, ras_window=10)})[a.kind]()
     for name,voice in variants.items():
         rep = evaluate(items, voice, judges=Judges(a.scores, a.asr), progress=False)

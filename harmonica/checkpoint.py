@@ -20,7 +20,7 @@ from safetensors import safe_open
 from safetensors.torch import save
 from torch import nn, Tensor
 from .ar import AR, ARConfig
-from .codec import packaged_voice, register_codec
+from .codec import Codec, packaged_voice, register_codec
 from .files import parse_json, reading, write_safely
 from .flow import FlowNAR, FlowNARConfig
 from .melcodec import MelCodec, MelCodecConfig
@@ -50,11 +50,11 @@ def dequantize_int8(t:Tensor, scale:Tensor)->Tensor: return t.float()*scale.floa
 # %% ../nbs/45_checkpoint.ipynb #961b413b
 def _stored(model, bits):
     "name -> tensor as it goes into the file"
-    tensors = {}
+    tensors, exact = {}, {v.data_ptr() for v in model.code_weights().values()} if isinstance(model, Codec) else set()
     for k,v in model.state_dict().items():
         if k in getattr(model, "training_only", ()): continue
+        matrix = v.is_floating_point() and v.ndim > 1 and v.numel() > 4096 and v.data_ptr() not in exact
         v = v.detach().cpu()
-        matrix = v.is_floating_point() and v.ndim > 1 and v.numel() > 4096
         if bits == 8 and matrix: tensors[k], tensors[k+".scale"] = quantize_int8(v)
         else: tensors[k] = v.half() if v.is_floating_point() and bits < 32 else v
     return {k: v.contiguous().clone() for k,v in tensors.items()}
@@ -63,7 +63,7 @@ def _stored(model, bits):
 def save_model(
     path, # The `.safetensors` file to write
     model:nn.Module, # With `.cfg`
-    bits:int=16, # How weights are stored: 32, 16, or 8 (matrices only, the rest 16)
+    bits:int=16, # How weights are stored: 32, 16, or 8 (matrices only, the rest 16; never what decides the codes of a codec)
     **info, # Anything JSON can hold
 )->Path:
     "Write weights, config and `info` into one file"

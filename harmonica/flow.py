@@ -1,4 +1,4 @@
-"""Noise flows to speech: where a regression would say the average of what a voice may be, a flow draws one voice, the prompt's
+"""Noise flows to speech: where a regression would say the average of many voices, a flow draws one, the prompt's
 
 Docs: https://harmonica-tts.github.io/harmonica/flow.html.md"""
 
@@ -134,7 +134,8 @@ def frames(self:FlowNAR,
     text = self.text(batch.text, batch.text_len)
     sounding, when = expand_by_duration(text, batch.durations.float(), codes.shape[1], batch.start.float())
     known = (batch.durations.sum(1) > 0)[:,None,None]
-    return self.about(torch.cat([sounding, when], -1))*known + self.book0(torch.where(codes < 0, self.cfg.n_bins, codes))
+    book0 = self.book0(torch.where(codes < 0, self.cfg.n_bins, codes))
+    return self.about(torch.cat([sounding, when], -1))*known + book0
 
 # %% ../nbs/41_flow.ipynb #8d8d3112
 def time_features(
@@ -145,6 +146,7 @@ def time_features(
     a = t[:,None]*1000*10000**(-torch.arange(dim//2, device=t.device)/(dim//2))
     return torch.cat([a.sin(), a.cos()], -1)
 
+# %% ../nbs/41_flow.ipynb #8a11f3ee
 @patch
 def layout(self:FlowNAR,
     n_frames:Tensor, prompt_len:Tensor, # Real frames, (B,)
@@ -168,6 +170,7 @@ def velocity(self:FlowNAR,
     t, (mean, finer) = t[:,None,None], self.out(h).chunk(2, -1)
     return ((2*t-1)*x + (1-t)*mean + t*finer)/(t**2+(1-t)**2)
 
+# %% ../nbs/41_flow.ipynb #cd806ad2
 @patch
 def forward(self:FlowNAR,
     x:Tensor, # Latents times `size`, on their way from noise, (B,T,latent_dim)
@@ -181,7 +184,8 @@ def forward(self:FlowNAR,
     n = batch.prompt_len if prompt_len is None else prompt_len
     voice = self.speaker(batch.prompt, length_mask(n, P))
     pos, sees = self.layout(batch.n_frames, n, T, P)
-    cond = torch.cat([(voice+c)[:,None].expand(-1, k, -1) for c,k in ((self.prompt_cond, P), (self.time(time_features(t)), T))], 1)
+    steering = ((self.prompt_cond, P), (self.time(time_features(t)), T))
+    cond = torch.cat([(voice+c)[:,None].expand(-1, k, -1) for c,k in steering], 1)
     h = self.body(torch.cat([self.prompt_proj(batch.prompt), self.in_proj(x)+frames], 1), sees, pos, cond=cond)
     return self.velocity(h[:,P:], x, t)
 
@@ -197,6 +201,7 @@ def spoil(self:FlowNAR,
     codes = torch.where(chance(B, 1) < c.p_no_book0, -1, codes)
     return codes, torch.where(chance(B) < c.p_no_prompt, 0, batch.prompt_len)
 
+# %% ../nbs/41_flow.ipynb #242da793
 @patch
 def loss(self:FlowNAR,
     batch:FlowBatch, # With `latents`
@@ -264,6 +269,7 @@ def generate(self:FlowNAR,
         x = x + (b-a)*velocity(x, torch.full((len(x),), a, device=x.device))
     return torch.cat([settled, x[:,K:]], 1)/self.size
 
+# %% ../nbs/41_flow.ipynb #7953f350
 @patch
 def guided(self:FlowNAR,
     batch:FlowBatch, # Without `latents`
@@ -278,7 +284,6 @@ def guided(self:FlowNAR,
         return without + guidance*(given(x, t)-without)
     return velocity
 
-
 # %% ../nbs/41_flow.ipynb #fba740ab
 def warp_matrix(
     by:np.ndarray, # Factors, (B,)
@@ -288,6 +293,7 @@ def warp_matrix(
     at = (np.arange(n_mels)*by[:,None]).clip(0, n_mels-1)
     return torch.from_numpy(np.maximum(0, 1-np.abs(at[:,:,None]-np.arange(n_mels))).astype(np.float32))
 
+# %% ../nbs/41_flow.ipynb #95f9f450
 @torch.no_grad()
 def disguise(
     codec:MelCodec,
@@ -316,7 +322,8 @@ class FlowLoader:
         equalise:float=.3, # Share whose microphone is made another's
     ):
         self.store, self.codec, self.frames, self.seed, self.i = store, codec, frames, seed, 0
-        self.target_seconds, self.prompt_seconds, self.warp, self.equalise = target_seconds, prompt_seconds, warp, equalise
+        self.target_seconds, self.prompt_seconds = target_seconds, prompt_seconds
+        self.warp, self.equalise = warp, equalise
         self.p = store.chances()
         order = np.argsort(store.who, kind="stable")
         self.mates = np.split(order, np.cumsum(np.bincount(store.who))[:-1])
@@ -341,6 +348,7 @@ def pair(self:FlowLoader, rng, T)->tuple: # target window, prompt window, row, w
     a, b = (P, 0) if rng.random() < .5 else (0, n)
     return self.store.window(r, a, n), self.store.window(r, b, P), r, a
 
+# %% ../nbs/41_flow.ipynb #b56422bf
 def stack(
     arrays:list, # (n,...) each
 )->tuple: # (B,longest,...), lengths (B,)
@@ -359,8 +367,10 @@ def masks(self:FlowLoader, rng, B)->tuple: # Warp (B,n_mels,n_mels), curve (B,n_
     octaves = np.where(by != 1, rng.uniform(-.5, .5, B), 0.)
     bumps = rng.standard_normal((B, 5))*.35*(rng.random(B) < self.equalise)[:,None]
     curve = np.stack([np.interp(np.arange(bands), np.linspace(0, bands-1, 5), b) for b in bumps])
-    return warp_matrix(by, bands), torch.from_numpy(curve.astype(np.float32)), torch.from_numpy(octaves.astype(np.float32))
+    curve, octaves = (torch.from_numpy(x.astype(np.float32)) for x in (curve, octaves))
+    return warp_matrix(by, bands), curve, octaves
 
+# %% ../nbs/41_flow.ipynb #be1a2e18
 @patch
 def latents(self:FlowLoader, windows, how)->tuple: # (B,T,latent_dim), lengths (B,)
     "Windows of sound in the disguise of a batch"
@@ -383,6 +393,7 @@ def __getitem__(self:FlowLoader, i:int)->FlowBatch:
     tokens, durations = (stack([np.array(r[k], np.int64) for r in rows]) for k in ("tokens", "durations"))
     return FlowBatch(stack([w[2] for w in targets])[0], n, q, m, *tokens, durations[0], -torch.tensor(starts), z)
 
+# %% ../nbs/41_flow.ipynb #a608321f
 @patch
 def __iter__(self:FlowLoader):
     while True:

@@ -176,7 +176,7 @@ def sampling_of(
     return Sampling(**options)
 
 # %% ../nbs/60_infer.ipynb #6222988f
-PACKAGED_NAR = "nar"                     # what `Voice.load` takes if it is not told otherwise
+PACKAGED_NAR = "flow"                    # what `Voice.load` takes if it is not told otherwise
 PROMPT_SECONDS, MAX_SECONDS = 10., 20.   # the longest prompt and the longest utterance in training, where a model does not say
 
 # %% ../nbs/60_infer.ipynb #8ec74a20

@@ -1,4 +1,4 @@
-"""Log-mel and pitch, turned into 52 plain numbers a frame without any training, and a vocoder that brings them back to sound
+"""Log-mel and pitch as 52 plain numbers a frame, without any training, and a vocoder that brings them back to sound
 
 Docs: https://harmonica-tts.github.io/harmonica/melcodec.html.md"""
 
@@ -50,7 +50,7 @@ class MelCodec(Codec):
         super().__init__("mel", c.sample_rate, c.sample_rate/c.hop, c.n_q, c.n_bins)
         self.cfg, bins = c, c.n_fft//2+1
         self.register_buffer("mean", torch.zeros(c.sub*c.n_mels))                 # of log-mel frames
-        self.register_buffer("basis", torch.eye(c.sub*c.n_mels)[:,:c.n_pca])      # their principal axes, columns of unit length
+        self.register_buffer("basis", torch.eye(c.sub*c.n_mels)[:,:c.n_pca])  # principal axes, columns of unit length
         self.register_buffer("spread", torch.ones(c.n_pca))                       # standard deviation along each
         self.rvq = RVQ(c.latent_dim, c.n_q, c.n_bins)
         self.in_proj = nn.Linear(c.latent_dim, c.dim)
@@ -71,6 +71,7 @@ def log_mel(self:MelCodec,
     m = log_mel(stft(wav, c.n_fft, c.hop//c.sub).abs(), c.n_mels, c.sample_rate, floor=3e-3)
     return m.reshape(len(m), -1, c.sub*c.n_mels)
 
+# %% ../nbs/08_melcodec.ipynb #9731a101
 @patch
 @torch.no_grad()
 def fit_latent(self:MelCodec,
@@ -80,7 +81,9 @@ def fit_latent(self:MelCodec,
     m = torch.cat([self.log_mel(w).flatten(0, 1) for w in wavs]).double()
     values, vectors = torch.linalg.eigh(torch.cov(m.T))
     keep = values.argsort(descending=True)[:self.cfg.n_pca]
-    self.mean.copy_(m.mean(0)); self.basis.copy_(vectors[:,keep]); self.spread.copy_(values[keep].sqrt())
+    self.mean.copy_(m.mean(0))
+    self.basis.copy_(vectors[:,keep])
+    self.spread.copy_(values[keep].sqrt())
     return self
 
 # %% ../nbs/08_melcodec.ipynb #41ac7c9b
@@ -96,6 +99,7 @@ def latents(self:MelCodec,
     octaves, sure = (x.reshape(len(x), -1, self.cfg.sub) for x in pitch.float().unbind(-1))
     return torch.cat([z, (octaves-PITCH_MIDDLE)/PITCH_SPREAD, 2*sure-1], -1)
 
+# %% ../nbs/08_melcodec.ipynb #41ac7c01
 @patch
 @torch.no_grad()
 def analyse(self:MelCodec,
@@ -163,6 +167,7 @@ def render(self:MelCodec,
     buzz, hiss = self.gains(z, h, log_mel(source.abs(), c.n_mels, c.sample_rate)@lay)
     return overlap_add(torch.fft.irfft(source*buzz + stft(noise, c.n_fft, hop)*hiss), hop)
 
+# %% ../nbs/08_melcodec.ipynb #e928c301
 @patch
 def noise(self:MelCodec,
     at:int, # First sample
@@ -171,6 +176,7 @@ def noise(self:MelCodec,
     "The hiss of some stretch of time"
     return self.hiss[torch.arange(at, at+n, device=self.hiss.device) % len(self.hiss)][None]
 
+# %% ../nbs/08_melcodec.ipynb #e928c302
 @patch
 def vocode(self:MelCodec,
     z:Tensor, # Latents, (B,T,latent_dim)
@@ -186,6 +192,7 @@ def hearing(self:MelCodec)->Tensor: # (latent_dim,)
     pitch = torch.ones(2*self.cfg.sub, device=self.spread.device)
     return torch.cat([(self.spread/self.spread.mean()).sqrt(), pitch])
 
+# %% ../nbs/08_melcodec.ipynb #d9aed101
 @patch
 @torch.no_grad()
 def fit_books(self:MelCodec,
@@ -215,6 +222,7 @@ def to_codes(self:MelCodec, x:Tensor)->Tensor:
     "Waves (B,N) -> codes (B,n_q,T)"
     return self.rvq.encode(torch.stack([self.analyse(Clip(w, self.sample_rate)) for w in x])*self.hearing)
 
+# %% ../nbs/08_melcodec.ipynb #d993c101
 @patch
 def from_codes(self:MelCodec,
     codes:Tensor, # (B,k,T)
@@ -222,11 +230,13 @@ def from_codes(self:MelCodec,
     "The latents that codes name"
     return self.rvq.decode(codes)/self.hearing
 
+# %% ../nbs/08_melcodec.ipynb #d993c102
 @patch
 def to_wave(self:MelCodec, codes:Tensor)->Tensor:
     "Codes (B,k,T) -> waves (B,T*hop)"
     return self.vocode(self.from_codes(codes)).clamp(-1, 1)
 
+# %% ../nbs/08_melcodec.ipynb #d993c103
 @patch
 def code_weights(self:MelCodec)->dict:
     "The tensors that decide which codes come out"
@@ -241,7 +251,8 @@ class SpeechBatch:
     band:Tensor # Hz up to which the recording holds anything, (B,)
     rate:int=24000
 
-    def to(self, device): return SpeechBatch(self.wav.to(device), self.pitch.to(device), self.band.to(device), self.rate)
+    def to(self, device):
+        return SpeechBatch(self.wav.to(device), self.pitch.to(device), self.band.to(device), self.rate)
     @property
     def seconds(self): return self.wav.numel()/self.rate
 
@@ -271,7 +282,7 @@ def forward(self:SpectralLoss,
 )->Tensor: # Nepers
     "A third of the distance in bins and two thirds of that in bands"
     total = 0.
-    with torch.autocast(made.device.type, enabled=False):       # logarithms differ by hundredths: half precision would not do
+    with torch.autocast(made.device.type, enabled=False):  # logarithms differ by hundredths: not in half precision
         for n,m in self.sizes:
             a, b = (stft(x.float(), n, n//4).abs() for x in (made, true))
             hz = torch.linspace(0, self.rate/2, n//2+1, device=a.device)
@@ -322,6 +333,7 @@ def ahead(self:MelCodec)->int:
     "Frames that must be known beyond the one to be heard"
     return self.cfg.look_ahead*self.cfg.n_layers+2     # two for the windows that overlap
 
+# %% ../nbs/08_melcodec.ipynb #0c028f01
 @patch
 @torch.no_grad()
 def decode_vectors(self:MelCodec,
@@ -331,6 +343,7 @@ def decode_vectors(self:MelCodec,
     "Latents to a clip"
     return Clip(self.vocode(z.to(self.device)[None])[0].clamp(-1, 1).cpu().numpy(), self.sample_rate)
 
+# %% ../nbs/08_melcodec.ipynb #0c028f02
 @patch
 @torch.no_grad()
 def stream(self:MelCodec,
@@ -351,6 +364,7 @@ def stream(self:MelCodec,
         yield clip
     if cut+z.shape[1] > done: yield self.piece(z, cut, done, cut+z.shape[1], turn)[0]
 
+# %% ../nbs/08_melcodec.ipynb #0c028f03
 @patch
 def piece(self:MelCodec, z, cut, done, until, turn):
     "Frames done..until of a stream whose frames from `cut` on are `z`; the phase at the next piece"

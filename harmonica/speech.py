@@ -1,4 +1,4 @@
-"""Hours of sound, its pitch, book 0 and the times of its phonemes in four flat files, from which any second can be drawn at once
+"""Hours of sound, pitch, book 0 and times of phonemes in four flat files, from which any second can be drawn at once
 
 Docs: https://harmonica-tts.github.io/harmonica/speech.html.md"""
 
@@ -30,6 +30,7 @@ def measure_speech(
     hertz, sure = find_pitch(clip)
     return np.stack([np.log2(fill_unvoiced(hertz, sure > .5)), sure], 1).astype("<f2")
 
+# %% ../nbs/24_speech.ipynb #3a170e01
 def token_durations(
     u:Utterance,
     clip:Clip, # Its sound, tidied
@@ -62,14 +63,18 @@ def prepare_speech(
     index = open(out/"index.jsonl.tmp", "w", encoding="utf-8")
     for u in tqdm(utterances, disable=not progress, unit="clip"):
         try: row, parts = lay_out(u, codec, aligner, tokenizer, min_seconds, max_seconds)
-        except Rejected: counts["rejected"] += 1; continue
+        except Rejected:
+            counts["rejected"] += 1
+            continue
         for f,x in zip(files, parts): f.write(x.tobytes())
         index.write(json.dumps(dict(row, at=at))+"\n")
-        at += row["frames"]; counts["made"] += 1
+        at += row["frames"]
+        counts["made"] += 1
     for f in (*files, index): f.close()
-    for n in (*names, "index.jsonl"): (out/f"{n}.tmp").replace(out/n)      # the index last: without it there is no store
+    for n in (*names, "index.jsonl"): (out/f"{n}.tmp").replace(out/n)   # the index last: without it there is no store
     return counts
 
+# %% ../nbs/24_speech.ipynb #5f3e9b01
 def lay_out(u, codec, aligner, tokenizer, min_seconds, max_seconds):
     "A row of the index, and what goes into the three files"
     clip = tidied(u, 24000, (min_seconds, max_seconds), wordless=True)
@@ -77,7 +82,8 @@ def lay_out(u, codec, aligner, tokenizer, min_seconds, max_seconds):
     clip = Clip(clip.samples[:n*FRAME], 24000)
     codes = np.zeros(n) if codec is None else codec.encode(clip)[0].numpy()[:n]
     tokens, durations = token_durations(u, clip, n, aligner, tokenizer)
-    row = dict(id=u.id, frames=n, speaker=u.speaker, source=u.source, band=min(Clip.load(u.audio).rate/2, 12000.), text=u.text, tokens=tokens, durations=durations)
+    row = dict(id=u.id, frames=n, speaker=u.speaker, source=u.source, band=min(Clip.load(u.audio).rate/2, 12000.),
+               text=u.text, tokens=tokens, durations=durations)
     return row, ((clip.samples*32767).clip(-32768, 32767).astype("<i2"), measure_speech(clip), codes.astype("<i2"))
 
 # %% ../nbs/24_speech.ipynb #ebe916b4
@@ -89,14 +95,19 @@ class SpeechStore:
     ):
         self.maps, self.rows = [], []
         for k,d in enumerate(map(Path, folders)):
-            if not (d/"index.jsonl").exists(): raise ValueError(f"{d} holds no speech laid flat: make it with prepare_speech")
-            self.maps.append([np.memmap(d/n, dt, "r") for n,dt in (("audio.i16", "<i2"), ("pitch.f16", "<f2"), ("codes.i16", "<i2"))])
+            if not (d/"index.jsonl").exists():
+                raise ValueError(f"{d} holds no speech laid flat: make it with prepare_speech")
+            kinds = {"audio.i16": "<i2", "pitch.f16": "<f2", "codes.i16": "<i2"}
+            self.maps.append([np.memmap(d/n, dt, "r") for n,dt in kinds.items()])
             self.rows += [dict(json.loads(l), store=k) for l in open(d/"index.jsonl", encoding="utf-8")]
         self.rows = [r for r in self.rows if r["frames"] >= min_frames]
-        if not self.rows: raise ValueError(f"no utterance of {min_frames} frames in {', '.join(map(str, folders))}: give longer ones")
+        if not self.rows:
+            raise ValueError(f"no utterance of {min_frames} frames in {', '.join(map(str, folders))}: give longer ones")
         _, self.who = np.unique([r["speaker"] for r in self.rows], return_inverse=True)
 
-    def __repr__(self): return f"SpeechStore({len(self.rows)} utterances, {self.who.max()+1} speakers, {sum(r['frames'] for r in self.rows)/180000:.2f} h)"
+    def __repr__(self):
+        hours = sum(r["frames"] for r in self.rows)/180000
+        return f"SpeechStore({len(self.rows)} utterances, {self.who.max()+1} speakers, {hours:.2f} h)"
 
 # %% ../nbs/24_speech.ipynb #3a7ecab3
 @patch
@@ -108,8 +119,10 @@ def window(self:SpeechStore,
     "Some frames of an utterance"
     audio, pitch, codes = self.maps[row["store"]]
     a, b = row["at"]+start, row["at"]+start+n
-    return audio[a*FRAME:b*FRAME].astype(np.float32)/32768, pitch[4*a:4*b].reshape(-1, 2).astype(np.float32), codes[a:b].astype(np.int64)
+    sound = audio[a*FRAME:b*FRAME].astype(np.float32)/32768
+    return sound, pitch[4*a:4*b].reshape(-1, 2).astype(np.float32), codes[a:b].astype(np.int64)
 
+# %% ../nbs/24_speech.ipynb #3a7eca01
 @patch
 def chances(self:SpeechStore,
     balance:float=.4, # 1: as much as they speak; 0: every speaker as often as the others
@@ -152,6 +165,7 @@ def change_pace(
     octaves, sure = (np.interp(to, np.arange(K), pitch[:,i]) for i in (0,1))
     return resample(x, frames*FRAME).astype(np.float32), np.stack([octaves+np.log2(by), sure], 1).astype(np.float32)
 
+# %% ../nbs/24_speech.ipynb #fa529e01
 def change_microphone(
     x:np.ndarray, # Samples at 24 kHz
     rng:np.random.Generator,
@@ -176,6 +190,7 @@ def crop(self:SpeechCrops, rng)->tuple: # samples (N,), pitch (K,2), band
     if rng.random() < self.vary: x = change_microphone(x, rng)
     return x.clip(-1, 1), pitch, min(row["band"]*n/self.T, 12000.)
 
+# %% ../nbs/24_speech.ipynb #37ae6801
 @patch
 def __iter__(self:SpeechCrops):
     while True:

@@ -3,7 +3,7 @@ import io, warnings
 from types import SimpleNamespace
 import numpy as np, pytest, soundfile as sf, torch
 from harmonica.ar import AR, ARConfig
-from harmonica.checkpoint import save_model
+from harmonica.checkpoint import packaged_weights, save_model
 from harmonica.codec import Clip, packaged_voice
 from harmonica.infer import Correction, Prompt, Sampling, Voice, code_fault, dice, fade
 from harmonica.microcodec import MicroCodec, MicroCodecConfig
@@ -279,7 +279,7 @@ def test_a_prompt_of_a_few_frames_is_not_tuned(me):
     assert v.prompt.correction == Correction() and len(v.say("Hi."))
 
 def test_a_retold_prompt_gets_the_spread_and_the_timbre_of_the_recording(reader):
-    v, clip = Voice.load(device="cpu"), reader.to(24000).tidy()
+    v, clip = Voice.load(nar=packaged_weights("nar"), device="cpu"), reader.to(24000).tidy()
     me = v.like(clip); P, fix = me.prompt.codes, me.prompt.correction
     with torch.no_grad(): told = me.retell(P, P.shape[1]//2)
     tuned, true = told*fix.scale+fix.shift, v.codec.vectors(P)
