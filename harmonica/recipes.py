@@ -481,17 +481,17 @@ train_codec, train_ar, train_nar = (partial(train, stage) for stage in ("codec",
 # %% ../nbs/55_recipes.ipynb #f15c95c1
 def load_trained(
     path:str,    # A run's folder, a .safetensors file, or a .pt checkpoint
-    kind:str,    # ar | nar
+    kind:str,    # ar | nar, which may be a flow
     device="cpu",
 )->nn.Module: # In eval mode, with `.info`
     "A model out of a run"
-    path = Path(path)
-    if path.is_dir(): path = path/f"{kind}.safetensors"
-    if path.suffix != ".pt": return load_model(path, device, kind)
+    path, kinds = Path(path), ("nar", "flow") if kind == "nar" else (kind,)
+    if path.is_dir(): path = next((p for k in kinds if (p := path/f"{k}.safetensors").exists()), path/f"{kind}.safetensors")
+    if path.suffix != ".pt": return load_model(path, device, kinds)
     ck = load_checkpoint(path)
-    if ck.get("kind") != kind:
-        raise ValueError(f"{path} holds a model of kind '{ck.get('kind')}', wanted '{kind}': give the right file")
-    weights = ck.get("ema") or ck["model"]
+    if ck.get("kind") not in kinds:
+        raise ValueError(f"{path} holds a model of kind '{ck.get('kind')}', wanted '{' or '.join(kinds)}': give the right file")
+    weights, kind = ck.get("ema") or ck["model"], ck["kind"]
     with reading(path, "a checkpoint of this version", "train again, or give another file"):
         model = make_model(kind, ck["config"], weights)
         model.load_state_dict(weights)

@@ -97,3 +97,10 @@ def test_load_takes_a_flow_by_its_file(voice, tmp_path):
                    vocoder=tmp_path/"vocoder.safetensors")
     assert v.flows and v.vocoder.name == "mel"
     with pytest.raises(ValueError, match="wanted 'nar or flow'"): Voice.load(nar=tmp_path/"ar.safetensors")
+
+def test_a_run_of_the_flow_stage_serves_as_nar(voice, tmp_path):
+    from harmonica.recipes import load_trained
+    save_model(tmp_path/"flow.safetensors", voice.nar, bits=32)
+    assert isinstance(load_trained(tmp_path, "nar"), FlowNAR)
+    save_model(tmp_path/"ar.safetensors", voice.ar, bits=32)
+    with pytest.raises(ValueError, match="wanted 'nar or flow'"): load_trained(tmp_path/"ar.safetensors", "nar")

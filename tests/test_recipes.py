@@ -118,7 +118,7 @@ def test_ar_stops_resumes_and_exports(codes, tmp_path):
     assert ar.cfg.vocab_size==supply(smoke(codes)).tokenizer.vocab_size and ar.cfg.n_bins==16 and ar.cfg.n_q==2 and ar.cfg.frame_rate==50
     pt = load_trained(tmp_path/"cut/last.pt", "ar")
     assert pt.info==ar.info and all(torch.allclose(a, b, atol=2e-3) for a,b in zip(pt.state_dict().values(), ar.state_dict().values()))
-    with pytest.raises(ValueError, match="kind 'ar', wanted 'nar'"): load_trained(tmp_path/"cut/last.pt", "nar")
+    with pytest.raises(ValueError, match="kind 'ar', wanted 'nar or flow'"): load_trained(tmp_path/"cut/last.pt", "nar")
     with pytest.raises(ValueError, match="holds a run already.*--resume"): train_ar(smoke(codes), tmp_path/"cut", "cpu")
     # and its weights can start another run
     more = train_ar(smoke(codes, "training.lr=0.0", "training.weight_decay=0.0", "training.max_steps=1"), tmp_path/"more", "cpu", init=str(tmp_path/"cut/ar.safetensors"), progress=False)
