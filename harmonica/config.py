@@ -55,6 +55,8 @@ class DataConfig:
     # For stages mel and flow: folder(s) of speech laid flat, made by harmonica-preprocess --flat
     speech_dir:str|list[str]|None = None
     speech_valid_dir:str|list[str]|None = None # ... and some to measure on
+    # For stage mel: a flow (.safetensors) whose latents the vocoder learns to render, too; --init gives the codec
+    flow:str|None = None
     crop_seconds:Positive = 1.28           # For stages codec and mel: length of a piece of sound (s)
     target_seconds:Span = (2., 8.)         # For stage flow: length of what it paints, drawn between these (s)
     tokenizer:str = "phonemes"             # phonemes | letters

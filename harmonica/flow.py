@@ -6,7 +6,7 @@ Docs: https://harmonica-tts.github.io/harmonica/flow.html.md"""
 
 # %% auto #0
 __all__ = ['FlowNARConfig', 'PromptEncoder', 'FlowNAR', 'FlowBatch', 'time_features', 'flow_times', 'warp_matrix', 'disguise',
-           'FlowLoader', 'stack']
+           'FlowLoader', 'stack', 'RetoldCrops']
 
 # %% ../nbs/41_flow.ipynb #a02db88b
 from dataclasses import dataclass
@@ -16,7 +16,7 @@ from torch import nn, Tensor
 from .blocks import TextEncoder, Transformer
 from .batch import length_mask
 from .length import expand_by_duration
-from .melcodec import MelCodec, PITCH_SPREAD
+from .melcodec import MelCodec, PITCH_SPREAD, SpeechBatch
 from .microcodec import ConvBlock
 from .speech import SpeechStore
 
@@ -382,16 +382,22 @@ def latents(self:FlowLoader, windows, how)->tuple: # (B,T,latent_dim), lengths (
 # %% ../nbs/41_flow.ipynb #2688ac11
 @patch
 @torch.no_grad()
-def __getitem__(self:FlowLoader, i:int)->FlowBatch:
-    "Batch number `i`"
-    rng = np.random.default_rng([self.seed, i])
-    T = int(rng.uniform(*self.target_seconds)*50)
-    B = max(2, round(self.frames/(T+25*sum(self.prompt_seconds))))
+def draw(self:FlowLoader, rng, T, B)->tuple: # Batch, windows of its targets (samples, pitch, codes), rows they are from
+    "Targets of up to T frames, each with its prompt"
     targets, prompts, rows, starts = zip(*[self.pair(rng, T) for _ in range(B)])
     how = self.masks(rng, B)
     (z, n), (q, m) = self.latents(targets, how), self.latents(prompts, how)
     tokens, durations = (stack([np.array(r[k], np.int64) for r in rows]) for k in ("tokens", "durations"))
-    return FlowBatch(stack([w[2] for w in targets])[0], n, q, m, *tokens, durations[0], -torch.tensor(starts), z)
+    batch = FlowBatch(stack([w[2] for w in targets])[0], n, q, m, *tokens, durations[0], -torch.tensor(starts), z)
+    return batch, targets, rows
+
+@patch
+def __getitem__(self:FlowLoader, i:int)->FlowBatch:
+    "Batch number `i`"
+    rng = np.random.default_rng([self.seed, i])
+    T = int(rng.uniform(*self.target_seconds)*50)
+    return self.draw(rng, T, max(2, round(self.frames/(T+25*sum(self.prompt_seconds)))))[0]
+
 
 # %% ../nbs/41_flow.ipynb #a608321f
 @patch
@@ -399,3 +405,60 @@ def __iter__(self:FlowLoader):
     while True:
         self.i += 1
         yield self[self.i-1]
+
+# %% ../nbs/41_flow.ipynb #c1a7be11
+@patch
+@torch.no_grad()
+def repaint(self:FlowNAR,
+    batch:FlowBatch, # With `latents`
+    begin:float, # Where on the way to begin: 0 is noise, 1 are the latents themselves
+    steps:int=4, # Euler steps
+    guidance:float=2., # See `generate`
+    generator:torch.Generator=None, # A CPU generator, for the noise
+)->Tensor: # Latents, (B,T,latent_dim); pitch and voicing as they were
+    "Back towards noise, and forth again"
+    z = batch.latents*self.size
+    x = torch.randn(z.shape, generator=generator).to(z).lerp(z, begin)
+    velocity, times = self.guided(batch, guidance), [begin+(1-begin)*t for t in flow_times(steps)]
+    for a,b in zip(times[:-1], times[1:]): x = x + (b-a)*velocity(x, torch.full((len(x),), a, device=x.device))
+    n = self.cfg.latent_dim-4
+    return torch.cat([(x/self.size)[...,:n], batch.latents[...,n:]], -1)
+
+
+# %% ../nbs/41_flow.ipynb #c1a7be12
+class RetoldCrops:
+    "As `SpeechCrops`, for a vocoder: most crops are shown as a flow retells them"
+    def __init__(self,
+        store:SpeechStore,
+        codec:MelCodec, # Whose latents
+        flow:FlowNAR, # Trained on them
+        batch:int=10, # Crops
+        seconds:float=1.28, # Of each
+        seed:int=0,
+        share:float=.6, # Of crops that are retold
+    ):
+        self.pairs = FlowLoader(store, codec, seed=seed, prompt_seconds=(1.5, 3.), warp=0., equalise=0.)
+        self.flow, self.batch, self.T, self.seed, self.share, self.i = flow.eval(), batch, round(seconds*50), seed, share, 0
+
+    def state_dict(self): return dict(i=self.i)
+    def load_state_dict(self, s): self.i = s["i"]
+
+@patch
+@torch.no_grad()
+def __getitem__(self:RetoldCrops, i:int)->SpeechBatch:
+    "Batch number `i`"
+    rng = np.random.default_rng([self.seed, i])
+    batch, windows, rows = self.pairs.draw(rng, self.T, self.batch)
+    (wav, _), (pitch, _) = (stack([w[k] for w in windows]) for k in (0, 1))
+    told = self.flow.repaint(batch, rng.uniform(.1, .55), generator=torch.Generator().manual_seed(int(rng.integers(1<<31))))
+    retold = torch.from_numpy(rng.random(len(wav)) < self.share)[:,None,None]
+    z, n, band = torch.where(retold, told, batch.latents), int(batch.n_frames.min()), torch.tensor([float(r["band"]) for r in rows])
+    c = self.pairs.codec.cfg
+    return SpeechBatch(wav[:,:n*c.hop], pitch[:,:n*c.sub], band, c.sample_rate, z[:,:n])
+
+@patch
+def __iter__(self:RetoldCrops):
+    while True:
+        self.i += 1
+        yield self[self.i-1]
+

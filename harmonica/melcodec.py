@@ -250,9 +250,10 @@ class SpeechBatch:
     pitch:Tensor # Log2 of hertz and confidence of each column, (B,K,2)
     band:Tensor # Hz up to which the recording holds anything, (B,)
     rate:int=24000
+    latents:Tensor=None # What the vocoder is shown of it, (B,T,latent_dim) (default: the sound's own)
 
     def to(self, device):
-        return SpeechBatch(self.wav.to(device), self.pitch.to(device), self.band.to(device), self.rate)
+        return SpeechBatch(**{k: v.to(device) if isinstance(v, Tensor) else v for k,v in vars(self).items()})
     @property
     def seconds(self): return self.wav.numel()/self.rate
 
@@ -297,7 +298,9 @@ def retell(self:MelCodec,
     batch:SpeechBatch,
 )->Tensor: # Samples, (B,N)
     "Copy-synthesis: through the latents and back; in training with a hiss and a phase that are new each time"
-    with torch.no_grad(), torch.autocast(batch.wav.device.type, enabled=False): z = self.latents(batch.wav, batch.pitch)
+    z = batch.latents
+    if z is None:
+        with torch.no_grad(), torch.autocast(batch.wav.device.type, enabled=False): z = self.latents(batch.wav, batch.pitch)
     fresh = dict(turn=torch.rand(len(z), device=z.device), noise=torch.randn_like(batch.wav)) if self.training else {}
     return self.vocode(z, **fresh)
 

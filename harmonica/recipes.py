@@ -8,7 +8,7 @@ Docs: https://harmonica-tts.github.io/harmonica/recipes.html.md"""
 __all__ = ['RECIPES', 'train_codec', 'train_ar', 'train_nar', 'speech_of', 'ensure_codes', 'Supply', 'supply', 'Export',
            'open_run', 'start_from', 'ar_loss', 'NARLoss', 'Recipe', 'recipe', 'sized', 'from_codes', 'ar_recipe',
            'stroke_entries', 'nar_recipe', 'crops', 'from_sound', 'aligner_recipe', 'codec_recipe', 'adversarial',
-           'decoder_recipe', 'speech', 'mel_recipe', 'fit', 'flow_recipe', 'Painter', 'train', 'load_trained',
+           'decoder_recipe', 'speech', 'mel_recipe', 'fit', 'retold', 'flow_recipe', 'Painter', 'train', 'load_trained',
            'take_weights']
 
 # %% ../nbs/55_recipes.ipynb #5630b5ba
@@ -21,7 +21,7 @@ from torch import Tensor, nn
 from .codec import load_codec
 from .align import Aligner
 from .critic import AdversarialLoss, decoder_only
-from .flow import FlowLoader, FlowNAR
+from .flow import FlowLoader, FlowNAR, RetoldCrops
 from .melcodec import MelCodec, VocoderLoss
 from .crops import AudioCrops
 from .microcodec import MicroCodec
@@ -377,7 +377,7 @@ def mel_recipe(cfg, device, start=None)->Recipe:
     "The vocoder of a MelCodec, from speech laid flat; its axes and books are fitted first"
     d, t = cfg.data, cfg.training
     store = speech(d.speech_dir, "data.speech_dir")
-    batches = SpeechCrops(store, t.batch_size, d.crop_seconds, t.seed)
+    batches = retold(cfg, start) if d.flow else SpeechCrops(store, t.batch_size, d.crop_seconds, t.seed)
     calm = None
     if t.valid_every and d.speech_valid_dir:
         held_out = speech(d.speech_valid_dir, "data.speech_valid_dir")
@@ -393,6 +393,14 @@ def fit(model:MelCodec, batches):
     "Axes and books, before anything is learned"
     model.fit_latent([b.wav for b in batches])
     model.fit_books(torch.cat([model.latents(b.wav, b.pitch).flatten(0, 1) for b in batches]))
+
+def retold(cfg, start)->RetoldCrops:
+    "Crops as a flow retells them"
+    d, t = cfg.data, cfg.training
+    if not start: raise ValueError("data.flow without --init: give the mel codec that the flow was trained on")
+    store = speech(d.speech_dir, "data.speech_dir", round(d.crop_seconds*65))
+    return RetoldCrops(store, load_codec(start), load_model(d.flow, kind="flow"), t.batch_size, d.crop_seconds, t.seed)
+
 
 # %% ../nbs/55_recipes.ipynb #f3079e0e
 @recipe

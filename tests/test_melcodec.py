@@ -6,7 +6,7 @@ import torch
 
 from harmonica.codec import Clip, load_codec, packaged_voice
 from harmonica.data import Utterance
-from harmonica.flow import FlowBatch, FlowLoader, FlowNAR, FlowNARConfig, disguise, flow_times, warp_matrix
+from harmonica.flow import FlowBatch, FlowLoader, FlowNAR, FlowNARConfig, RetoldCrops, disguise, flow_times, warp_matrix
 from harmonica.melcodec import PITCH_SPREAD, MelCodec, MelCodecConfig, SpectralLoss, SpeechBatch
 from harmonica.signal import fill_unvoiced, find_pitch, glide, log_mel, overlap_add, phase, pulses, stft
 from harmonica.speech import SpeechCrops, SpeechStore, prepare_speech
@@ -281,6 +281,25 @@ def test_batches_of_the_loader(store, codec):
     loss, _ = m.loss(b)
     assert torch.isfinite(loss)
 
+def small_flow(): return FlowNAR(FlowNARConfig(vocab_size=64, d_model=32, n_heads=2, n_layers=1, d_ff=64, cond_dim=16, speaker_dim=16)).eval()
+
+def test_repaint_begins_where_it_is_told(store, codec):
+    "From the latents themselves nothing is painted; from near noise, all but pitch and voicing"
+    b, m = FlowLoader(store, codec, frames=300, target_seconds=(.5, 1.), prompt_seconds=(.4, .8))[3], small_flow()
+    new = lambda begin: m.repaint(b, begin, generator=torch.Generator().manual_seed(0))
+    torch.testing.assert_close(new(1.), b.latents)
+    assert not torch.allclose(new(.1)[..., :48], b.latents[..., :48], atol=.1)
+    torch.testing.assert_close(new(.1)[..., 48:], b.latents[..., 48:])
+
+@pytest.mark.parametrize("share", [0., 1.])
+def test_retold_crops_are_sound_beside_what_the_flow_makes_of_it(store, codec, share):
+    crops = RetoldCrops(store, codec, small_flow(), batch=3, seconds=.5, share=share)
+    b, again = crops[2], crops[2]
+    assert torch.equal(b.latents, again.latents) and torch.equal(b.wav, again.wav) and b.wav.shape[1] == b.latents.shape[1]*480
+    own = codec.latents(b.wav, b.pitch)[:, 2:-2]              # the windows of the spectrum reach beyond a crop at its edges
+    assert torch.allclose(b.latents[:, 2:-2], own, atol=1e-3) == (share == 0)
+    assert b.to("cpu").latents is not None
+
 def test_speech_batch_moves(store):
     b = next(iter(SpeechCrops(store, 2, .5))).to("cpu")
     assert isinstance(b, SpeechBatch) and b.rate == 24000
@@ -349,6 +368,10 @@ def test_train_flow(flat, tmp_path):
     t = train("flow", cfg, tmp_path/"flow", "cpu", progress=False)
     m = load_model(tmp_path/"flow"/"flow.safetensors", kind="flow")
     assert t.step == 3 and m.info["codec"] == "mel" and (m.size != 1).any()
+    told = config(flat, f"data.flow={tmp_path/'flow'/'flow.safetensors'}")
+    with pytest.raises(ValueError, match="without --init"): train("mel", told, tmp_path/"no", "cpu", progress=False)
+    again = train("mel", told, tmp_path/"mel2", "cpu", init=tmp_path/"mel"/"mel.safetensors", progress=False)
+    assert again.step == 3 and load_codec(tmp_path/"mel2"/"mel.safetensors").hash == load_codec(tmp_path/"mel"/"mel.safetensors").hash
     with pytest.raises(ValueError, match="give the file that stage mel made"):
         train("flow", config(flat, "data.codec=micro"), tmp_path/"no", "cpu", progress=False)
 
