@@ -63,7 +63,7 @@ def _stored(model, bits):
 def save_model(
     path, # The `.safetensors` file to write
     model:nn.Module, # With `.cfg`
-    bits:int=16, # How weights are stored: 32, 16, or 8 (matrices only, the rest 16; never what decides the codes of a codec)
+    bits:int=16, # How weights are stored: 32, 16, or 8 (matrices only, but for what decides a codec's codes)
     **info, # Anything JSON can hold
 )->Path:
     "Write weights, config and `info` into one file"

@@ -494,11 +494,14 @@ def load_trained(
 )->nn.Module: # In eval mode, with `.info`
     "A model out of a run"
     path, kinds = Path(path), ("nar", "flow") if kind == "nar" else (kind,)
-    if path.is_dir(): path = next((p for k in kinds if (p := path/f"{k}.safetensors").exists()), path/f"{kind}.safetensors")
+    if path.is_dir():
+        made = [p for k in kinds if (p := path/f"{k}.safetensors").exists()]
+        path = made[0] if made else path/f"{kind}.safetensors"
     if path.suffix != ".pt": return load_model(path, device, kinds)
     ck = load_checkpoint(path)
     if ck.get("kind") not in kinds:
-        raise ValueError(f"{path} holds a model of kind '{ck.get('kind')}', wanted '{' or '.join(kinds)}': give the right file")
+        wanted = " or ".join(kinds)
+        raise ValueError(f"{path} holds a model of kind '{ck.get('kind')}', wanted '{wanted}': give the right file")
     weights, kind = ck.get("ema") or ck["model"], ck["kind"]
     with reading(path, "a checkpoint of this version", "train again, or give another file"):
         model = make_model(kind, ck["config"], weights)
