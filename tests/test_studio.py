@@ -185,7 +185,8 @@ def page(tmp_path_factory):
         server.terminate(); server.wait(20)
 
 def test_upload_speak_and_play_in_a_browser(page):
-    page.locator("input[type=file]").set_input_files(str(packaged_voice("otis")))
+    with page.expect_file_chooser() as chooser: page.get_by_role("button", name="Upload").click()
+    chooser.value.set_files(str(packaged_voice("otis")))
     page.get_by_text("dB below the voice").wait_for(timeout=180_000)
     page.locator("textarea").first.fill("Good morning. Is it me you hear?")
     page.get_by_role("button", name="Speak").click()
