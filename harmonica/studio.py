@@ -29,7 +29,7 @@ class Studio:
     def __init__(self,
         voice:Voice=None, # What speaks (default: the packaged models, loaded when first used)
         text:str="Good morning, and welcome to the studio.", # What stands in the box at first
-        check=None, # Also say what this finds in a recording, as `harmonica.detectors.doctor` does: (serious, what) pairs
+        check=None, # Also say what this finds in a recording, (serious, what) pairs: `harmonica.detectors.doctor`
     ):
         self.voice, self.check, self.takes, self.past = voice, check, [], []
         self.packaged = {"packaged reader": None, **{k: k for k in packaged_voices() if k != "reader"}}
