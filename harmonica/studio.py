@@ -73,7 +73,7 @@ def make_voices(self:Studio, w):
     self.keeper.on_click(lambda _: self.keep())
 
 # %% ../nbs/65_studio.ipynb #3dd070eb
-_TEMPERATURES = [("the model's own", "own"), *((f"{t/10:g}", t/10) for t in range(13))]
+_TEMPERATURES = [("own", "own"), *((f"{t/10:g}", t/10) for t in range(13))]
 
 # %% ../nbs/65_studio.ipynb #4946d964
 @patch
@@ -82,7 +82,8 @@ def make_knobs(self:Studio, w, text):
     d = Sampling()
     self.text = w.Textarea(text, layout=w.Layout(width="99%", height="5em"))
     self.seed = w.BoundedIntText(d.seed, min=0, max=9999, description="Seed")
-    self.temperature = w.SelectionSlider(options=_TEMPERATURES, description="Temperature")
+    self.temperature = w.SelectionSlider(options=_TEMPERATURES, description="Temperature",
+        style=dict(description_width="initial"))
     self.speed = w.FloatSlider(d.speed, min=.5, max=2, step=.05, description="Speed")
     self.best_of = w.IntSlider(d.best_of, min=1, max=5, description="Best of")
     self.resetter = w.Button(description="Reset")

@@ -188,7 +188,7 @@ def test_upload_speak_and_play_in_a_browser(page):
     with page.expect_file_chooser() as chooser: page.get_by_role("button", name="Upload").click()
     chooser.value.set_files(str(packaged_voice("otis")))
     page.get_by_text("dB below the voice").wait_for(timeout=180_000)
-    page.locator("textarea").first.fill("Good morning. Is it me you hear?")
+    page.locator("textarea:visible").first.fill("Good morning. Is it me you hear?")
     page.get_by_role("button", name="Speak").click()
     page.locator("img[alt*='take 1']").wait_for(timeout=240_000)
     page.get_by_label("Seed").fill("2")
