@@ -16,7 +16,6 @@ STYLE = """<style>
   nav.site summary { cursor: pointer; font-weight: bold; }
   .jp-InputArea-editor pre, .jp-OutputArea-output pre { overflow-x: auto; white-space: pre; } .jp-RenderedHTMLCommon table { display: block; overflow-x: auto; max-width: 100%; }
   .jp-RenderedHTMLCommon { overflow-wrap: anywhere; } img { max-width: 100%; height: auto; }
-  @media (min-width: 50.01rem) { nav.site summary { display: none; } }
   @media (max-width: 50rem) { body { display: block; padding: .5rem; } nav.site { position: static; max-height: none; } .jp-Notebook, .jp-Cell { padding-left: 0 !important; padding-right: 0 !important; } }
   @media (prefers-color-scheme: dark) { body, .jp-Notebook, .jp-RenderedHTMLCommon { background: #16181c !important; color: #ddd !important; } nav.site a { color: #8fbce6; } .jp-InputArea-editor { background: #22252b; } .jp-OutputArea-output img { background: #fff; } }
 </style>
