@@ -15,6 +15,7 @@ from fastcore.basics import patch
 from torch import nn, Tensor
 from .blocks import TextEncoder, Transformer
 from .batch import length_mask
+from .crops import Endless
 from .length import expand_by_duration
 from .melcodec import MelCodec, PITCH_SPREAD, SpeechBatch
 from .microcodec import ConvBlock
@@ -250,20 +251,22 @@ def steerer(self:FlowNAR,
 @patch
 @torch.no_grad()
 def generate(self:FlowNAR,
-    batch:FlowBatch, # Without `latents`
+    batch:FlowBatch, # Its `latents` matter only where `begin` is above 0
     steps:int=6, # Euler steps
     guidance:float=1.5, # 1: as learned; 2: twice as far from what would be said without a prompt
     temperature:float=1., # Size of the noise to begin with: below 1 calmer, nearer to the mean
     generator:torch.Generator=None, # A CPU generator, for the noise
     noise:Tensor=None, # What to begin with, (B,T,latent_dim) (default: drawn)
     known:Tensor=None, # Latents of the first frames that stay as they are, (B,K,latent_dim)
+    begin:float=0., # Where on the way to begin: 0 is noise, 1 are the batch's own latents
 )->Tensor: # Latents, (B,T,latent_dim)
     "From noise to latents"
     if noise is None: noise = torch.randn(*batch.codes.shape, self.cfg.latent_dim, generator=generator)
     x = noise = noise.to(self.size)*temperature
     settled = noise[:,:0] if known is None else known.to(self.size)*self.size
     K = settled.shape[1]
-    velocity, times = self.guided(batch, guidance), flow_times(steps)
+    if begin: x = noise.lerp(batch.latents*self.size, begin)
+    velocity, times = self.guided(batch, guidance), [begin+(1-begin)*t for t in flow_times(steps)]
     for a,b in zip(times[:-1], times[1:]):
         x = torch.cat([noise[:,:K].lerp(settled, a), x[:,K:]], 1)
         x = x + (b-a)*velocity(x, torch.full((len(x),), a, device=x.device))
@@ -309,7 +312,7 @@ def disguise(
     return torch.cat([y, z[...,n:n+c.sub]+octaves[:,None,None]/PITCH_SPREAD, z[...,n+c.sub:]], -1)
 
 # %% ../nbs/41_flow.ipynb #c237874d
-class FlowLoader:
+class FlowLoader(Endless):
     "Endless `FlowBatch`es; each depends on the seed and its number alone"
     def __init__(self,
         store:SpeechStore, # Utterances of 60 frames and more
@@ -321,15 +324,12 @@ class FlowLoader:
         warp:float=.5, # Share of utterances whose voice, prompt and target alike, is made another's
         equalise:float=.3, # Share whose microphone is made another's
     ):
-        self.store, self.codec, self.frames, self.seed, self.i = store, codec, frames, seed, 0
+        self.store, self.codec, self.frames, self.seed = store, codec, frames, seed
         self.target_seconds, self.prompt_seconds = target_seconds, prompt_seconds
         self.warp, self.equalise = warp, equalise
         self.p = store.chances()
         order = np.argsort(store.who, kind="stable")
         self.mates = np.split(order, np.cumsum(np.bincount(store.who))[:-1])
-
-    def state_dict(self): return dict(i=self.i)
-    def load_state_dict(self, s): self.i = s["i"]
 
 # %% ../nbs/41_flow.ipynb #7ab2b124
 @patch
@@ -399,13 +399,6 @@ def __getitem__(self:FlowLoader, i:int)->FlowBatch:
     return self.draw(rng, T, max(2, round(self.frames/(T+25*sum(self.prompt_seconds)))))[0]
 
 
-# %% ../nbs/41_flow.ipynb #a608321f
-@patch
-def __iter__(self:FlowLoader):
-    while True:
-        self.i += 1
-        yield self[self.i-1]
-
 # %% ../nbs/41_flow.ipynb #c1a7be11
 @patch
 @torch.no_grad()
@@ -417,16 +410,12 @@ def repaint(self:FlowNAR,
     generator:torch.Generator=None, # A CPU generator, for the noise
 )->Tensor: # Latents, (B,T,latent_dim); pitch and voicing as they were
     "Back towards noise, and forth again"
-    z = batch.latents*self.size
-    x = torch.randn(z.shape, generator=generator).to(z).lerp(z, begin)
-    velocity, times = self.guided(batch, guidance), [begin+(1-begin)*t for t in flow_times(steps)]
-    for a,b in zip(times[:-1], times[1:]): x = x + (b-a)*velocity(x, torch.full((len(x),), a, device=x.device))
-    n = self.cfg.latent_dim-4
-    return torch.cat([(x/self.size)[...,:n], batch.latents[...,n:]], -1)
+    z, n = self.generate(batch, steps, guidance, generator=generator, begin=begin), self.cfg.latent_dim-4
+    return torch.cat([z[...,:n], batch.latents[...,n:]], -1)
 
 
 # %% ../nbs/41_flow.ipynb #c1a7be12
-class RetoldCrops:
+class RetoldCrops(Endless):
     "As `SpeechCrops`, for a vocoder: most crops are shown as a flow retells them"
     def __init__(self,
         store:SpeechStore,
@@ -438,10 +427,7 @@ class RetoldCrops:
         share:float=.6, # Of crops that are retold
     ):
         self.pairs = FlowLoader(store, codec, seed=seed, prompt_seconds=(1.5, 3.), warp=0., equalise=0.)
-        self.flow, self.batch, self.T, self.seed, self.share, self.i = flow.eval(), batch, round(seconds*50), seed, share, 0
-
-    def state_dict(self): return dict(i=self.i)
-    def load_state_dict(self, s): self.i = s["i"]
+        self.flow, self.batch, self.T, self.seed, self.share = flow.eval(), batch, round(seconds*50), seed, share
 
 @patch
 @torch.no_grad()
@@ -455,10 +441,4 @@ def __getitem__(self:RetoldCrops, i:int)->SpeechBatch:
     z, n, band = torch.where(retold, told, batch.latents), int(batch.n_frames.min()), torch.tensor([float(r["band"]) for r in rows])
     c = self.pairs.codec.cfg
     return SpeechBatch(wav[:,:n*c.hop], pitch[:,:n*c.sub], band, c.sample_rate, z[:,:n])
-
-@patch
-def __iter__(self:RetoldCrops):
-    while True:
-        self.i += 1
-        yield self[self.i-1]
 

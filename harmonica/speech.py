@@ -16,6 +16,7 @@ import numpy as np, torch
 from fastcore.basics import patch
 from torch import Tensor
 from .codec import Clip
+from .crops import Endless
 from .data import Rejected, Utterance, tidied
 from .melcodec import SpeechBatch
 from .signal import fill_unvoiced, find_pitch
@@ -134,7 +135,7 @@ def chances(self:SpeechStore,
     return p/p.sum()
 
 # %% ../nbs/24_speech.ipynb #29b259c6
-class SpeechCrops:
+class SpeechCrops(Endless):
     "Endless batches of random crops; batch i depends on the seed and i alone"
     def __init__(self,
         store:SpeechStore,
@@ -144,13 +145,10 @@ class SpeechCrops:
         balance:float=.4, # See `SpeechStore.chances`
         vary:float=.5, # Share of crops that are varied
     ):
-        self.store, self.T, self.batch, self.seed, self.vary, self.i = store, round(seconds*50), batch, seed, vary, 0
+        self.store, self.T, self.batch, self.seed, self.vary = store, round(seconds*50), batch, seed, vary
         p = store.chances(balance)*np.array([r["frames"] >= 1.3*self.T for r in store.rows])
         if not p.any(): raise ValueError(f"no utterance holds {1.3*seconds:.1f} s: give longer ones, or shorter crops")
         self.p = p/p.sum()
-
-    def state_dict(self): return dict(i=self.i)
-    def load_state_dict(self, s): self.i = s["i"]
 
 # %% ../nbs/24_speech.ipynb #fa529e8d
 def change_pace(
@@ -192,9 +190,9 @@ def crop(self:SpeechCrops, rng)->tuple: # samples (N,), pitch (K,2), band
 
 # %% ../nbs/24_speech.ipynb #37ae6801
 @patch
-def __iter__(self:SpeechCrops):
-    while True:
-        rng = np.random.default_rng([self.seed, self.i])
-        self.i += 1
-        x, pitch, band = zip(*[self.crop(rng) for _ in range(self.batch)])
-        yield SpeechBatch(torch.from_numpy(np.stack(x)), torch.from_numpy(np.stack(pitch)), torch.tensor(band))
+def __getitem__(self:SpeechCrops, i:int)->SpeechBatch:
+    "Batch number `i`"
+    rng = np.random.default_rng([self.seed, i])
+    x, pitch, band = zip(*[self.crop(rng) for _ in range(self.batch)])
+    return SpeechBatch(torch.from_numpy(np.stack(x)), torch.from_numpy(np.stack(pitch)), torch.tensor(band))
+
