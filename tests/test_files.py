@@ -1,10 +1,9 @@
 "Writing on a full disk, beside a killed process, into a folder that is in use; what is refused changes nothing"
 import shutil, socket, subprocess, sys
 import pytest
-import torch
-from torch import nn
 from harmonica import cli
 from harmonica.files import locked, sweep_litter, temporary_name, write_text
+from tiny import Deals, Line
 
 FULL = """
 import resource, signal, sys
@@ -96,16 +95,6 @@ def test_a_refused_resume_leaves_the_settings_as_they_are(tmp_path, capsys):
     from harmonica.config import load_config, save_config
     from harmonica.recipes import open_run
     from harmonica.train import TrainConfig, Trainer
-    class Line(nn.Module):
-        def __init__(self, n): super().__init__(); self.a = nn.Parameter(torch.zeros(n))
-        def loss(self, b): return ((self.a-1)**2).mean(), {}
-    class Nothing:
-        def to(self, device): return self
-    class Deals:
-        def __iter__(self):
-            while True: yield Nothing()
-        def state_dict(self): return {}
-        def load_state_dict(self, s): pass
     cfg = TrainConfig(max_steps=2, grad_accum_steps=1)
     Trainer(Line(2), Deals(), cfg, open_run(load_config("smoke"), tmp_path/"r", False), "cpu").fit(progress=False)
     old = (tmp_path/"r/config.yaml").read_text()
