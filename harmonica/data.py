@@ -440,7 +440,8 @@ def _turn(out, part, parts):
     with locked(out, name, what):
         for f in Path(out).glob(".part-*.lock"):
             if not f.name.endswith(f"-of-{parts:03d}.lock"):
-                with locked(out, f.name[1:-5], "the folder, with the work divided otherwise,"): pass
+                with locked(out, f.name[1:-5], "the folder, with the work divided otherwise,", wait=3):
+                    pass                           # its neighbours look as well, and hold it for an instant
         yield
 
 # %% ../nbs/20_data.ipynb #93356fae

@@ -227,6 +227,7 @@ class Voice:
         self.tokenizer = tokenizer or trained_tokenizer(ar)
         self.prompt_seconds = min(PROMPT_SECONDS, max(info.get("prompt_seconds", [PROMPT_SECONDS])))
         self.max_seconds, self.temperature = info.get("max_seconds", MAX_SECONDS), info.get("temperature", .8)
+        self.continues = info.get("continues", True)   # does it speak better as if it went on from a prompt whose words are known?
         self.lexicon = {}                                                                     # words and how they are read, see `pronounce`
         self.n_books, self.guidance = nar_info.get("n_books"), nar_info.get("guidance", 1.)   # what the NAR does well (default: all books)
         self.painting = {k: nar_info[k] for k in ("steps", "guidance", "temperature") if k in nar_info}   # and a flow
@@ -387,13 +388,14 @@ def retell(self:Voice, codes, half):
 def room(self:Voice)->float: # Seconds
     "The longest sentence that prompt and training leave room for"
     p = self.prompt
-    return self.max_seconds - (self.codec.seconds(p.codes.shape[1]) if p is not None and p.text else 0)
+    goes_on = p is not None and p.text and self.continues
+    return self.max_seconds - (self.codec.seconds(p.codes.shape[1]) if goes_on else 0)
 
 # %% ../nbs/60_infer.ipynb #21620814
 @patch
 def prompt_ids(self:Voice)->list:
-    "Ids of what the prompt itself says, if that is known"
-    text = self.prompt.text
+    "Ids of what the prompt itself says, if that is known and the models are to go on from it"
+    text = self.prompt.text if self.continues else None
     return self.tokenizer.encode(text, normalized=True, edges=True)[:-1] if text else []
 
 # %% ../nbs/60_infer.ipynb #1f0a16ac

@@ -222,6 +222,14 @@ def test_transcript_is_read_before_the_text(voice, me, reader):
     assert request.continues.item() and request.prompt_text_len.item() == said
     assert not me.request("remain").continues.item()
 
+def test_a_model_that_speaks_worse_as_a_continuation_is_not_asked_to_be_one(voice, reader):
+    import copy
+    ar = copy.copy(voice.ar); ar.info = dict(continues=False)
+    v = Voice(voice.codec, ar, voice.nar, voice.tokenizer)
+    told, untold = v.like(reader.cut(0, 2), text="some words"), v.like(reader.cut(0, 2))
+    assert told.prompt.text == "some words" and not told.request("remain").continues.item() and told.room() == untold.room()
+    assert np.array_equal(told.say("Hello.").samples, untold.say("Hello.").samples)
+
 def test_an_endless_ar_is_cut(me):
     v = Voice(me.codec, me.ar, me.nar, me.tokenizer, me.prompt)
     v.ar = SimpleNamespace(generate=lambda *a, **k: ([torch.zeros(10**5, dtype=torch.long)], [torch.ones(7)]), cfg=me.ar.cfg, parameters=me.ar.parameters)

@@ -1,13 +1,14 @@
 "From recordings to codes nothing is lost, mixed up or learned by mistake: each kind of fault that people report, through the commands"
-import json, os, signal, subprocess, sys, time
+import json, os, signal, subprocess, sys, threading, time
 from pathlib import Path
 import numpy as np
 import pytest
+from filelock import FileLock
 from harmonica import cli
 from harmonica.codec import Clip, Codec
 from harmonica.corpora import commonvoice, corpus, folder, hf, ljspeech, manifest, recognise, split_of
 from harmonica.data import CodesDataset, Utterance, cached_ids, prepare, rejected
-from harmonica.files import locked
+from harmonica.files import locked, writable
 from harmonica.finetune import own_speech
 from harmonica.scale import part_of
 
@@ -146,6 +147,13 @@ def test_fine_tuning_learns_no_reading_of_a_held_out_sentence(tmp_path):
 
 
 # 6. one writer at a time
+
+def test_a_neighbour_that_looks_is_no_writer(tmp_path):
+    path, _ = listed(tmp_path)
+    looks = FileLock(writable(tmp_path/"c")/".part-000-of-001.lock", thread_local=False)    # for an instant, whether anybody writes
+    looks.acquire()
+    threading.Timer(.5, looks.release).start()
+    assert sum(make(manifest(path), tmp_path/"c", shard=(i, 2))["made"] for i in range(2)) == 6
 
 def test_two_writers_of_one_part_are_told(tmp_path):
     path, _ = listed(tmp_path)
