@@ -179,13 +179,12 @@ def own_codes(self:AR,
     generator:torch.Generator=None, # (CPU)
 )->Tensor: # (B,T)
     "Replace a share of steps by what the model would have said"
-    B, T = codes.shape
+    T = codes.shape[1]
     p = logits[:,:-1,:,:-1].float().softmax(-1).cumsum(-1)
     u = torch.rand(p.shape[:-1], generator=generator).to(p.device)[...,None]*p[...,-1:]
     drawn = (p < u).sum(-1).clamp(max=self.cfg.n_bins-1)
-    own = torch.rand(drawn.shape[:2], generator=generator) >= teacher_forcing
-    swap = own.to(p.device)[...,None].expand_as(drawn)
-    return torch.where(swap.flatten(1)[:,:T], drawn.flatten(1)[:,:T], codes)
+    own = (torch.rand(drawn.shape[:2], generator=generator) >= teacher_forcing).to(p.device)
+    return torch.where(own.repeat_interleave(self.group, 1)[:,:T], drawn.flatten(1)[:,:T], codes)
 
 # %% ../nbs/30_ar.ipynb #e0a9bff8
 def code_metrics(

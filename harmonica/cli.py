@@ -23,7 +23,7 @@ def download(
     keep:bool=False,   # Keep the archive after unpacking
 ):
     "Download a corpus, verify and unpack it. Can be stopped and started again."
-    from harmonica.corpora import download as fetch
+    from harmonica.download import download as fetch
     print(f"{name} is in {fetch(name, root, parts.split(',') if parts else None, keep)}")
 
 # %% ../nbs/80_cli.ipynb #6e5f073e

@@ -19,7 +19,7 @@ import numpy as np
 from fastcore.basics import patch, store_attr
 
 from .data import Utterance, sentence
-from .download import archives, download
+from .download import archives
 from .files import read_text
 from .lists import LISTS, columns_of, is_list, lines_of, list_rows
 

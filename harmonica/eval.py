@@ -18,7 +18,7 @@ import numpy as np, torch
 from tqdm.auto import tqdm
 
 from .codec import Clip, load_codec
-from .detectors import LIMITS, failures, heard_in, judge, symptoms, words
+from .detectors import LIMITS, heard_in, judge, symptoms, words
 from .files import writable
 from .judges import Judges, content, mel_distance
 from .likeness import nearest_voice

@@ -436,9 +436,11 @@ def __getitem__(self:RetoldCrops, i:int)->SpeechBatch:
     rng = np.random.default_rng([self.seed, i])
     batch, windows, rows = self.pairs.draw(rng, self.T, self.batch)
     (wav, _), (pitch, _) = (stack([w[k] for w in windows]) for k in (0, 1))
-    told = self.flow.repaint(batch, rng.uniform(.1, .55), generator=torch.Generator().manual_seed(int(rng.integers(1<<31))))
+    told = self.flow.repaint(batch, rng.uniform(.1, .55),
+                             generator=torch.Generator().manual_seed(int(rng.integers(1<<31))))
     retold = torch.from_numpy(rng.random(len(wav)) < self.share)[:,None,None]
-    z, n, band = torch.where(retold, told, batch.latents), int(batch.n_frames.min()), torch.tensor([float(r["band"]) for r in rows])
+    z, n = torch.where(retold, told, batch.latents), int(batch.n_frames.min())
+    band = torch.tensor([float(r["band"]) for r in rows])
     c = self.pairs.codec.cfg
     return SpeechBatch(wav[:,:n*c.hop], pitch[:,:n*c.sub], band, c.sample_rate, z[:,:n])
 

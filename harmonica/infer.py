@@ -25,7 +25,6 @@ from .text import Tokenizer, load_lexicon, normalize, sentences
 from .batch import Batch
 from .ar import AR
 from .flow import FlowBatch, FlowNAR
-from .nar import NAR
 from .align import Aligner
 from .checkpoint import kind_of, load_model, packaged_weights, save_model, write_safely
 from .files import write_text
@@ -51,7 +50,7 @@ class Prompt:
     notes:list=field(default_factory=list) # What was done to the recording
     consent:str=None # What its owner agreed to, in words
     agreed:str=None # When, UTC
-    correction:Correction=field(default_factory=Correction) # Belongs to the models, too: `Voice` measures it, files do not hold it
+    correction:Correction=field(default_factory=Correction) # The models' too: measured by `Voice`, in no file
 
 # %% ../nbs/60_infer.ipynb #8c05359c
 NO_CONSENT = "no consent is recorded in its file: use it only if its owner agreed"
@@ -84,12 +83,16 @@ def read(cls:Prompt,
     vocoder:Codec=None, # Must be the one that made the latents, where they are wanted
 )->Prompt:
     "Read it back"
-    try: meta, kept = json.loads(data[8:8+int.from_bytes(data[:8], "little")]).get("__metadata__") or {}, tensors_in(data)
+    try:
+        meta = json.loads(data[8:8+int.from_bytes(data[:8], "little")]).get("__metadata__") or {}
+        kept = tensors_in(data)
     except Exception:   # whatever lies in the file, its reader may stumble in any way
         raise ValueError(f"{name} can't be read as a voice: give a file written by Voice.save") from None
-    if meta.get("kind") != "voice" or "prompt" not in kept: raise ValueError(f"{name} holds no voice: give a file written by Voice.save")
+    if meta.get("kind") != "voice" or "prompt" not in kept:
+        raise ValueError(f"{name} holds no voice: give a file written by Voice.save")
     if meta.get("codec_hash") != codec.hash:
-        raise ValueError(f"{name} was made with another codec ({meta.get('codec', '?')} {meta.get('codec_hash', '?')}) than this voice has "
+        theirs = f"{meta.get('codec', '?')} {meta.get('codec_hash', '?')}"
+        raise ValueError(f"{name} was made with another codec ({theirs}) than this voice has "
                          f"({codec.name} {codec.hash}): make it again from its recording with .like")
     flows = vocoder is not None and vocoder is not codec
     if flows and meta.get("vocoder_hash") != vocoder.hash:
@@ -97,14 +100,17 @@ def read(cls:Prompt,
                          "make it again from its recording with .like")
     try:
         latents = kept["latents"].float() if flows else None
-        if flows and not (latents.ndim == 2 and latents.shape[1] == vocoder.cfg.latent_dim and latents.isfinite().all()):
+        if flows and not (latents.shape[1:] == (vocoder.cfg.latent_dim,) and latents.isfinite().all()):
             raise ValueError("latents")
-        codes, notes, timbre = codec.check_codes(kept["prompt"].long()), json.loads(meta.get("notes", "[]")), kept.get("timbre")
-        if not isinstance(notes, list) or timbre is not None and not (timbre.ndim == 1 and timbre.isfinite().all()): raise ValueError(notes)
-        if not meta.get("consent"): notes.append(NO_CONSENT)
-        return cls(codes, meta.get("text") or None, timbre, latents, notes, meta.get("consent") or None, meta.get("agreed") or None)
+        codes, notes = codec.check_codes(kept["prompt"].long()), json.loads(meta.get("notes", "[]"))
+        timbre = kept.get("timbre")
+        text, consent, agreed = (meta.get(k) or None for k in ("text", "consent", "agreed"))
+        if not isinstance(notes, list): raise ValueError("notes")
+        if timbre is not None and not (timbre.ndim == 1 and timbre.isfinite().all()): raise ValueError("timbre")
+        return cls(codes, text, timbre, latents, notes + [NO_CONSENT]*(not consent), consent, agreed)
     except (KeyError, TypeError, ValueError):
-        raise ValueError(f"{name} is a damaged voice: save it again with Voice.save, or make it from its recording with .like") from None
+        raise ValueError(f"{name} is a damaged voice: save it again with Voice.save, "
+                         "or make it from its recording with .like") from None
 
 # %% ../nbs/60_infer.ipynb #00c621ed
 def saved_voice(
@@ -117,10 +123,15 @@ def saved_voice(
             if path.suffix == ".voice": raise ValueError(f"'{path}' is not there: give a file written by Voice.save")
             return None
         with open(path, "rb") as f: data = f.read(9)
-    elif hasattr(src, "read") and hasattr(src, "seek"): at = src.tell(); data = src.read(); src.seek(at)
+    elif hasattr(src, "read") and hasattr(src, "seek"):
+        at = src.tell()
+        data = src.read()
+        src.seek(at)
     if not isinstance(data, (bytes, bytearray, memoryview)): return None
-    if bytes(data[8:9]) == b"{": return (bytes(data) if path is None else path.read_bytes()), f"'{path or 'the given file'}'"
-    if path is not None and path.suffix == ".voice": raise ValueError(f"'{path}' can't be read as a voice: give a file written by Voice.save")
+    if bytes(data[8:9]) == b"{":
+        return (bytes(data) if path is None else path.read_bytes()), f"'{path or 'the given file'}'"
+    if path is not None and path.suffix == ".voice":
+        raise ValueError(f"'{path}' can't be read as a voice: give a file written by Voice.save")
 
 # %% ../nbs/60_infer.ipynb #59196154
 @dataclass(frozen=True)
@@ -130,11 +141,11 @@ class Sampling:
     temperature:float=None # 0 takes the likeliest code (default: the model's own choice, or .8)
     top_k:int=50 # Draw among this many codes (0: all)
     top_p:float=.95 # ... that hold this share of the probability
-    ras_window:int=0 # Draw again what repeats itself within so many codes (0: off), as an AR without measured durations needs it
+    ras_window:int=0 # Draw again what repeats within so many codes (0: off); an AR without measured durations needs it
     speed:float=1. # 1.2 speaks a fifth faster; 0.5 to 2
     best_of:int=1 # Speak each sentence so often, keep what the model finds likeliest
     max_seconds:float=None # Stop after so much sound (default: when the text ends)
-    chunk:float=None # Do not wait for the end of a sentence: hand out its first so many seconds, then ever longer pieces
+    chunk:float=None # Do not wait for a sentence's end: hand out its first so many seconds, then ever longer pieces
     watermark:bool=True # Mark the sound as made, where the extra `watermark` is installed
     timings:bool=False # Tell when each word is said: `words` of each clip (not with `chunk`)
     retries:int=2 # Say a sentence that fails so often again, with other dice; 0 takes what comes (not with `chunk`)
@@ -144,8 +155,11 @@ class Sampling:
             v = getattr(self, name)
             if not ok(v): raise ValueError(f"{name} was {v!r}; it must {what}: try {example}")
         if self.chunk is not None and self.best_of > 1:
-            raise ValueError(f"best_of={self.best_of} with chunk={self.chunk}: one cannot choose among attempts while speaking; it must be one or the other, try best_of=1")
-        if self.chunk is not None and self.timings: raise ValueError(f"timings=True with chunk={self.chunk}: words are timed sentence by sentence, leave chunk out")
+            raise ValueError(f"best_of={self.best_of} with chunk={self.chunk}: one cannot choose among attempts "
+                             "while speaking; it must be one or the other, try best_of=1")
+        if self.chunk is not None and self.timings:
+            raise ValueError(f"timings=True with chunk={self.chunk}: words are timed sentence by sentence, "
+                             "leave chunk out")
 
 # %% ../nbs/60_infer.ipynb #764d998a
 def _whole(v): return isinstance(v, (int, np.integer)) and not isinstance(v, bool)
@@ -176,7 +190,7 @@ def sampling_of(
     return Sampling(**options)
 
 # %% ../nbs/60_infer.ipynb #6222988f
-PROMPT_SECONDS, MAX_SECONDS = 10., 20.   # the longest prompt and the longest utterance in training, where a model does not say
+PROMPT_SECONDS, MAX_SECONDS = 10., 20.   # the longest prompt and utterance in training, where a model does not say
 
 # %% ../nbs/60_infer.ipynb #8ec74a20
 def trained_tokenizer(
@@ -227,15 +241,17 @@ class Voice:
         self.tokenizer = tokenizer or trained_tokenizer(ar)
         self.prompt_seconds = min(PROMPT_SECONDS, max(info.get("prompt_seconds", [PROMPT_SECONDS])))
         self.max_seconds, self.temperature = info.get("max_seconds", MAX_SECONDS), info.get("temperature", .8)
-        self.continues = info.get("continues", True)   # does it speak better as if it went on from a prompt whose words are known?
-        self.lexicon = {}                                                                     # words and how they are read, see `pronounce`
-        self.n_books, self.guidance = nar_info.get("n_books"), nar_info.get("guidance", 1.)   # what the NAR does well (default: all books)
-        self.painting = {k: nar_info[k] for k in ("steps", "guidance", "temperature") if k in nar_info}   # and a flow
-        self.listens = min(5., max(nar_info.get("prompt_seconds", [5.])))                     # seconds of the prompt that a flow hears
-        self.int8, self.speaker = True, None   # the AR from bytes, where the processor can; who else speaks `Line`s
+        self.continues = info.get("continues", True) # is it better to go on from a prompt whose words are known?
+        self.lexicon = {} # words and how they are read, see `pronounce`
+        self.n_books, self.guidance = nar_info.get("n_books"), nar_info.get("guidance", 1.) # what the NAR does well
+        self.painting = {k: nar_info[k] for k in ("steps", "guidance", "temperature") if k in nar_info} # and a flow
+        self.listens = min(5., max(nar_info.get("prompt_seconds", [5.]))) # seconds of the prompt that a flow hears
+        self.int8, self.speaker = True, None # the AR from bytes, where the processor can; who else speaks `Line`s
         self.check_models()
         self.prompt = prompt
-        if prompt is not None: codec.check_codes(prompt.codes); self.calibrate()
+        if prompt is not None:
+            codec.check_codes(prompt.codes)
+            self.calibrate()
 
     @property
     def device(self): return next(self.ar.parameters()).device
@@ -243,7 +259,8 @@ class Voice:
     def notes(self)->list: return [] if self.prompt is None else self.prompt.notes   # What was done to the reference
     def __repr__(self):
         size = lambda m: f"{sum(p.numel() for p in m.parameters())/1e6:.1f}M"
-        whose = "no prompt yet" if self.prompt is None else f"a prompt of {self.codec.seconds(self.prompt.codes.shape[1]):.1f} s"
+        whose = "no prompt yet"
+        if self.prompt is not None: whose = f"a prompt of {self.codec.seconds(self.prompt.codes.shape[1]):.1f} s"
         return f"Voice(codec {self.codec.name}, AR {size(self.ar)}, NAR {size(self.nar)}, {whose}, on {self.device})"
 
 # %% ../nbs/60_infer.ipynb #dabed9d7
@@ -254,18 +271,19 @@ def check_models(self:Voice):
     for kind,m in (("AR", self.ar), ("NAR", self.nar)):
         info, made_by = getattr(m, "info", {}), c if kind == "AR" else made
         if "codec_hash" in info and info["codec_hash"] != made_by.hash:
-            raise ValueError(f"the {kind} was trained on codes of another codec ({info.get('codec', '?')} {info['codec_hash']}) "
-                             f"than the one given ({made_by.name} {made_by.hash}): give the codec it was trained with")
+            theirs = f"{info.get('codec', '?')} {info['codec_hash']}"
+            raise ValueError(f"the {kind} was trained on codes of another codec ({theirs}) than the one given "
+                             f"({made_by.name} {made_by.hash}): give the codec it was trained with")
         n_q = c.n_q if isinstance(m, FlowNAR) else m.cfg.n_q     # a flow reads book 0 alone
         if (n_q, m.cfg.n_bins) != (c.n_q, c.codebook_size):
-            raise ValueError(f"the {kind} knows {n_q} books of {m.cfg.n_bins}, codec {c.name} has {c.n_q} of {c.codebook_size}: "
-                             "give models trained on this codec")
+            raise ValueError(f"the {kind} knows {n_q} books of {m.cfg.n_bins}, codec {c.name} has {c.n_q} of "
+                             f"{c.codebook_size}: give models trained on this codec")
         if m.cfg.vocab_size < self.tokenizer.vocab_size:
-            raise ValueError(f"the {kind} knows {m.cfg.vocab_size} symbols, the tokenizer has {self.tokenizer.vocab_size}: "
-                             "give the tokenizer it was trained with")
+            raise ValueError(f"the {kind} knows {m.cfg.vocab_size} symbols, the tokenizer has "
+                             f"{self.tokenizer.vocab_size}: give the tokenizer it was trained with")
     if self.flows and self.nar.cfg.latent_dim != made.cfg.latent_dim:
-        raise ValueError(f"the flow paints {self.nar.cfg.latent_dim} numbers a frame, vocoder {made.name} takes {made.cfg.latent_dim}: "
-                         "give the vocoder it was trained with")
+        raise ValueError(f"the flow paints {self.nar.cfg.latent_dim} numbers a frame, vocoder {made.name} takes "
+                         f"{made.cfg.latent_dim}: give the vocoder it was trained with")
 
 
 # %% ../nbs/60_infer.ipynb #c58106c3
@@ -281,21 +299,24 @@ def load(cls:Voice,
     "The packaged voice, one you saved, or models of your own"
     device = pick_device(device)
     def model(m, name, *kinds):
-        return m.to(device) if isinstance(m, torch.nn.Module) else load_model(m or packaged_weights(name), device, kinds)
+        if isinstance(m, torch.nn.Module): return m.to(device)
+        return load_model(m or packaged_weights(name), device, kinds)
     ar, nar = model(ar, "ar", "ar"), model(nar, "flow", "nar", "flow")
-    voice = cls(load_codec("micro" if codec is None else codec, device), ar, nar, vocoder=vocoder and load_codec(vocoder, device))
+    codec, vocoder = load_codec("micro" if codec is None else codec, device), vocoder and load_codec(vocoder, device)
+    voice = cls(codec, ar, nar, vocoder=vocoder)
     return voice if path is None else voice.like(path)
 
 
 # %% ../nbs/60_infer.ipynb #8c065d30
 @patch
 def like(self:Voice,
-    reference, # Path, bytes, open file, Clip, a saved "me.voice", or the name of a packaged voice: the best part of it, up to `prompt_seconds`, is used
+    reference, # Path, bytes, open file or Clip (of which the best part is used), "me.voice", or a packaged voice's name
     text:str=None, # What is said in it, word for word, if you know it
 )->Voice: # A voice with that prompt; the models are shared
     "The same models, speaking like somebody"
     if isinstance(reference, str) and not os.path.exists(reference) and (facts := packaged_voices().get(reference)):
-        prompt = self.listen(packaged_voice(reference), text); prompt.consent = facts["consent"]
+        prompt = self.listen(packaged_voice(reference), text)
+        prompt.consent = facts["consent"]
         return self.wearing(prompt)
     if kept := saved_voice(reference): return self.wearing(Prompt.read(*kept, self.codec, self.vocoder))
     return self.wearing(self.listen(reference, text))
@@ -317,9 +338,11 @@ def listen(self:Voice, reference, text=None)->Prompt:
     "The prompt that a recording makes"
     if text is not None: text = normalize(text, self.lexicon)
     clip, notes = best_part(reference, self.prompt_seconds, self.codec.sample_rate)
-    if text and any(n.startswith("used the best") for n in notes): clip, text, notes = self.cut_with_words(reference, text, clip, notes)
-    codes = self.codec.encode(clip)[:, :self.codec.frames(self.prompt_seconds)]
-    latents = self.vocoder.analyse(clip)[:self.codec.frames(self.listens)].half().float() if self.flows else None   # as a file keeps them
+    if text and any(n.startswith("used the best") for n in notes):
+        clip, text, notes = self.cut_with_words(reference, text, clip, notes)
+    codes, latents = self.codec.encode(clip)[:, :self.codec.frames(self.prompt_seconds)], None
+    if self.flows: # in the precision that a file keeps
+        latents = self.vocoder.analyse(clip)[:self.codec.frames(self.listens)].half().float()
     return Prompt(codes, text, self.codec.timbre(torch.from_numpy(clip.samples)), latents, notes)
 
 # %% ../nbs/60_infer.ipynb #b7ebfa82
@@ -345,7 +368,8 @@ def cut_with_words(self:Voice, reference, text, clip, notes)->tuple: # clip, tex
     whole = Clip.load(reference)
     found = packaged_aligner().excerpt(whole, text, self.prompt_seconds) if whole.seconds <= MAX_ALIGNED else None
     if found is None:
-        why = f"it is longer than {MAX_ALIGNED:g} s" if whole.seconds > MAX_ALIGNED else "its words and its sound do not fit"
+        why = "its words and its sound do not fit"
+        if whole.seconds > MAX_ALIGNED: why = f"it is longer than {MAX_ALIGNED:g} s"
         return clip, None, [*notes, f"transcript left aside: the recording had to be cut, and {why}"]
     piece, text = found
     words, done = text.split(), [n for n in notes if not n.startswith(("used the best", "silence trimmed"))]
@@ -361,16 +385,17 @@ def calibrate(self:Voice,
     spread:float=.5, # How far to go towards their spread, 0 to 1: the more, the livelier and the less sure the words
     tone:bool=True, # Give the sound the timbre of the reference, where that is known?
 )->Voice: # This voice
-    "Find what carries the NAR's vectors to the prompt's own in mean and spread, and the gains that give the sound its timbre"
+    "Find what carries the NAR's vectors to the prompt's own in mean and spread, and the gains that give its timbre"
     prompt, codec = self.prompt, self.codec
     prompt.correction = c = Correction()
     half = prompt.codes.shape[1]//2
-    if half < 5 or self.flows or not codec.takes_vectors: return self   # a tenth of a second says little; a flow needs no mending
+    if half < 5 or self.flows or not codec.takes_vectors: return self # .1 s says little; a flow needs no mending
     retold, true = self.retell(prompt.codes, half), codec.vectors(prompt.codes)
     c.scale = (true.std(0)/retold.std(0).clamp(min=1e-6)).clamp(.8, 1.5)**spread
     c.shift = (true if mean else retold).mean(0) - retold.mean(0)*c.scale
     if tone and prompt.timbre is not None:
-        c.tone = codec.tone(torch.from_numpy(codec.decode_vectors(retold*c.scale+c.shift).samples), prompt.timbre).to(self.device)
+        sound = torch.from_numpy(codec.decode_vectors(retold*c.scale+c.shift).samples)
+        c.tone = codec.tone(sound, prompt.timbre).to(self.device)
     return self
 
 # %% ../nbs/60_infer.ipynb #d3d492c3
@@ -406,7 +431,8 @@ def request(self:Voice,
     "What the models are asked: the sentence, after the prompt's own words if they are known"
     known = self.prompt_ids()
     ids = known + self.tokenizer.encode(sentence, normalized=True, edges=True)
-    return Batch.of([ids], [self.prompt.codes], continues=bool(known), prompt_text_len=len(known), cfg=self.ar.cfg, device=self.device)
+    where = dict(cfg=self.ar.cfg, device=self.device)
+    return Batch.of([ids], [self.prompt.codes], continues=bool(known), prompt_text_len=len(known), **where)
 
 # %% ../nbs/60_infer.ipynb #c9f9fc75
 @patch
@@ -434,9 +460,9 @@ def predict_fine(self:Voice,
     request:Batch, # From `request`
     codes0:Tensor, # Book 0, (T,)
     durations:Tensor, # Frames that each token takes, (L,)
-    known:Tensor=None, # What it said of the first frames, which are settled: codes (n_q,K), or latents of a flow with its lead
+    known:Tensor=None, # What is settled of the first frames: codes (n_q,K), or latents of a flow with its lead
     seed:int=0, # Of the noise that a flow begins with
-)->tuple: # What is settled: codes (n_q,T), or latents with their lead; and what to decode: vectors, codes or latents (T,latent_dim)
+)->tuple: # What is settled, (n_q,T) or latents with their lead; what to decode: codes, vectors or latents (T,D)
     "The grain of the voice: the NAR's part"
     if self.flows: return self.paint(request, codes0, durations, known, seed)
     entries = self.codec.entries if self.codec.takes_vectors else None
@@ -496,8 +522,8 @@ class Line:
 
     def dice(self): return dice(self.how.seed, f"{self.number} again {self.attempt}" if self.attempt else self.number)
     def kin(self): # Equal for lines that can be spoken in one batch
-        h = self.how
-        return id(self.voice.ar), self.voice.temperature, h.temperature, h.top_k, h.top_p, h.ras_window, h.speed, h.best_of
+        v, h = self.voice, self.how
+        return id(v.ar), v.temperature, h.temperature, h.top_k, h.top_p, h.ras_window, h.speed, h.best_of
 
 # %% ../nbs/60_infer.ipynb #8cb712ff
 @torch.no_grad()
@@ -599,7 +625,8 @@ def speak_lines(
             warnings.warn(f"{l.text.strip()[:60]!r}: {wrong}; {what}", RuntimeWarning, stacklevel=2)
             if more: again.append(i)
     if again:
-        for i,clip in zip(again, speak_lines([replace(lines[i], attempt=lines[i].attempt+1) for i in again])): clips[i] = clip
+        once_more = speak_lines([replace(lines[i], attempt=lines[i].attempt+1) for i in again])
+        for i,clip in zip(again, once_more): clips[i] = clip
     return clips
 
 # %% ../nbs/60_infer.ipynb #0222ae49
@@ -615,7 +642,8 @@ def pieces(self:Voice,
     n = int(min(15., self.room()*.75)*CHARS_PER_SECOND)
     said = [normalize(text, self.lexicon)]
     if re.search(r"\S\s*\n\s*\n\s*\S", text):
-        said = [normalize(p, self.lexicon) for p in re.split(r"\n\s*\n", text) if any(c.isascii() and c.isalnum() for c in p)] or said
+        paragraphs = [p for p in re.split(r"\n\s*\n", text) if any(c.isascii() and c.isalnum() for c in p)]
+        said = [normalize(p, self.lexicon) for p in paragraphs] or said
     whole = [[s for s in sentences(p, n) if any(c.isalpha() for c in s)] for p in said]
     return [s + "\n"*(j == len(p)-1 and i < len(whole)-1) for i,p in enumerate(whole) for j,s in enumerate(p)]
 
@@ -662,7 +690,8 @@ def stream(self:Voice,
     how = sampling_of(sampling)
     me = (self if reference is None else self.like(reference, reference_text)).ready()
     if how.chunk is not None and me.vocoder.ahead is None:
-        raise ValueError(f"chunk={how.chunk}: codec {me.vocoder.name} can't decode in pieces; leave chunk out, or use codec micro")
+        raise ValueError(f"chunk={how.chunk}: codec {me.vocoder.name} can't decode in pieces; leave chunk out, "
+                         "or use codec micro")
     return me.spoken(me.pieces(text), how)
 
 # %% ../nbs/60_infer.ipynb #5fcf856b
@@ -805,17 +834,31 @@ def say_batch(self:Voice,
 @patch
 def save(self:Voice,
     path, # Best ends in .voice
-    consent:str=None, # Whose voice it is and what they agreed to, as in "my own voice, for my own use"; kept with the date
+    consent:str=None, # Whose voice it is, what they agreed to: "My own voice, for my own use."; kept with the date
 )->Path: # The same path
     "Keep the prompt, in one small file"
     if consent is not None and not (isinstance(consent, str) and consent.strip()):
-        raise ValueError(f"consent was {consent!r}; it must say whose voice it is and what they agreed to: try consent='My own voice, for my own use.'")
+        raise ValueError(f"consent was {consent!r}; it must say whose voice it is and what they agreed to: "
+                         "try consent='My own voice, for my own use.'")
     prompt = self.ready().prompt
-    if consent: prompt = replace(prompt, consent=consent.strip(), agreed=time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()))
+    now = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
+    if consent: prompt = replace(prompt, consent=consent.strip(), agreed=now)
     return prompt.save(path, self.codec, self.vocoder)
 
 # %% ../nbs/60_infer.ipynb #9ce56079
 _PARTS = ("codec", "ar", "nar")   # and a flow's vocoder
+_CARD = """---
+library_name: harmonica
+pipeline_tag: text-to-speech
+tags: [text-to-speech, voice-cloning]
+---
+
+# A voice of Harmonica
+
+`Voice.from_pretrained("...").say("Good morning.")`
+
+Consent of the voice's owner: {consent}.
+"""
 
 # %% ../nbs/60_infer.ipynb #58093881
 @patch
@@ -828,19 +871,21 @@ def save_pretrained(self:Voice,
     for part in parts:
         model = getattr(self, part)
         if part == "codec" and kind_of(getattr(model, "model", model)) != "codec":
-            raise ValueError(f"codec {model.name} belongs to others: only voices over a codec of our own can be written into a folder")
+            raise ValueError(f"codec {model.name} belongs to others: only voices over a codec of our own "
+                             "can be written into a folder")
         model = getattr(model, "model", model) if part == "codec" else model
         half = all(torch.equal(v, v.half().to(v.dtype)) for v in model.state_dict().values() if v.is_floating_point())
         made_by = self.vocoder if part == "nar" else self.codec
-        info = dict(tokenizer=self.tokenizer.to_dict(), codec=made_by.name, codec_hash=made_by.hash) if part in ("ar", "nar") else {}
-        save_model(folder/f"{part}.safetensors", model, bits=16 if half else 32, **info)   # not a bit is lost: it will say the same
+        info = dict(tokenizer=self.tokenizer.to_dict(), codec=made_by.name, codec_hash=made_by.hash)
+        if part not in ("ar", "nar"): info = {}
+        save_model(folder/f"{part}.safetensors", model, bits=16 if half else 32, **info) # not a bit is lost
     spoken = self.prompt is not None
     if spoken: self.prompt.save(folder/"prompt.voice", self.codec, self.vocoder)
-    config = dict(library="harmonica", model_type="harmonica", parts=parts, prompt="prompt.voice" if spoken else None, sample_rate=self.codec.sample_rate)
+    config = dict(library="harmonica", model_type="harmonica", parts=parts,
+                  prompt="prompt.voice" if spoken else None, sample_rate=self.codec.sample_rate)
     write_text(folder/"config.json", json.dumps(config, indent=1)+"\n")
-    card = f"---\nlibrary_name: harmonica\npipeline_tag: text-to-speech\ntags: [text-to-speech, voice-cloning]\n---\n\n# A voice of Harmonica\n\n" \
-        f"`Voice.from_pretrained(\"...\").say(\"Good morning.\")`\n\nConsent of the voice's owner: {self.prompt.consent or 'not recorded' if spoken else 'no voice within'}.\n"
-    write_text(folder/"README.md", card)
+    consent = self.prompt.consent or "not recorded" if spoken else "no voice within"
+    write_text(folder/"README.md", _CARD.format(consent=consent))
     return folder
 
 # %% ../nbs/60_infer.ipynb #228c71de
@@ -853,11 +898,15 @@ def from_pretrained(cls:Voice,
     "Models and voice from a folder or from the Hub"
     folder = Path(name)
     if not folder.is_dir():
-        if not re.fullmatch(r"[\w.-]+/[\w.-]+", str(name)): raise ValueError(f"{str(name)!r} is no folder, and no name on the Hub such as owner/name: give one of the two")
+        if not re.fullmatch(r"[\w.-]+/[\w.-]+", str(name)):
+            raise ValueError(f"{str(name)!r} is no folder, and no name on the Hub such as owner/name: "
+                             "give one of the two")
         import huggingface_hub   # here: half a second, for those who fetch from the Hub
         files = [f"{k}.safetensors" for k in (*_PARTS, "vocoder")] + ["config.json", "prompt.voice"]
         try: folder = Path(huggingface_hub.snapshot_download(str(name), allow_patterns=files, **hub))
-        except Exception as e: raise ValueError(f"{name} can't be fetched from the Hub ({type(e).__name__}: {' '.join(str(e).split())[:120]}): check the name and the network") from e
+        except Exception as e:
+            why = f"{type(e).__name__}: {' '.join(str(e).split())[:120]}"
+            raise ValueError(f"{name} can't be fetched from the Hub ({why}): check the name and the network") from e
     missing = [f"{k}.safetensors" for k in _PARTS if not (folder/f"{k}.safetensors").is_file()]
     if missing: raise ValueError(f"{folder} lacks {', '.join(missing)}: give a folder written by save_pretrained")
     file = lambda name: str(folder/name) if (folder/name).is_file() else None

@@ -9,6 +9,7 @@ __all__ = ['SPEECH', 'edges_off', 'GE2E', 'DVector', 'long_term', 'flat', 'neare
 
 # %% ../nbs/67_likeness.ipynb #67000006
 import math, sys, types
+from importlib import import_module
 import numpy as np
 from .codec import Clip
 from .files import need
@@ -35,7 +36,7 @@ class GE2E:
         # resemblyzer imports webrtcvad, which needs a compiler to install and `pkg_resources` (gone from new
         # setuptools) to start. Its voice detector only serves `preprocess_wav`, which we don't call, so where it
         # can't start an empty module stands in.
-        try: import webrtcvad
+        try: import_module("webrtcvad")
         except Exception: sys.modules["webrtcvad"] = types.ModuleType("webrtcvad")
         from resemblyzer import VoiceEncoder
         self.net = VoiceEncoder("cpu", verbose=False)

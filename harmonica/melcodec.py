@@ -11,7 +11,7 @@ __all__ = ['PITCH_MIDDLE', 'PITCH_SPREAD', 'BUZZ_TOP', 'BUZZ_EDGE', 'HISS_SIZE',
 # %% ../nbs/08_melcodec.ipynb #fe3623df
 import math
 from dataclasses import dataclass
-import numpy as np, torch, torch.nn.functional as F
+import numpy as np, torch
 from fastcore.basics import patch
 from torch import nn, Tensor
 from .codec import Clip, Codec, RVQ
@@ -300,7 +300,8 @@ def retell(self:MelCodec,
     "Copy-synthesis: through the latents and back; in training with a hiss and a phase that are new each time"
     z = batch.latents
     if z is None:
-        with torch.no_grad(), torch.autocast(batch.wav.device.type, enabled=False): z = self.latents(batch.wav, batch.pitch)
+        with torch.no_grad(), torch.autocast(batch.wav.device.type, enabled=False):
+            z = self.latents(batch.wav, batch.pitch)
     fresh = dict(turn=torch.rand(len(z), device=z.device), noise=torch.randn_like(batch.wav)) if self.training else {}
     return self.vocode(z, **fresh)
 

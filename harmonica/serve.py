@@ -12,6 +12,7 @@ __all__ = ['NAME', 'FORMATS', 'FIELDS', 'Limits', 'Busy', 'Job', 'Worker', 'Chor
 import asyncio, base64, hmac, json, os, re, secrets, threading, time
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
+from importlib import import_module
 from importlib.resources import files
 from pathlib import Path
 from fastcore.basics import patch
@@ -305,9 +306,7 @@ _POLICY = ("default-src 'self'; script-src 'unsafe-inline'; style-src 'unsafe-in
 # %% ../nbs/85_serve.ipynb #c1e57bdd
 def server_packages():
     "What the server is made of; here, because a command that only speaks has no use for a web server"
-    try:
-        import prometheus_client, python_multipart, starlette, uvicorn
-        return prometheus_client
+    try: return [import_module(m) for m in ("prometheus_client", "python_multipart", "starlette", "uvicorn")][0]
     except ImportError as e:
         raise ImportError(f"the server needs {e.name}: pip install \"harmonica-tts[serve]\"") from None
 

@@ -10,11 +10,9 @@ __all__ = ['FRAME', 'measure_speech', 'token_durations', 'prepare_speech', 'lay_
 
 # %% ../nbs/24_speech.ipynb #91acd581
 import json
-from dataclasses import dataclass
 from pathlib import Path
 import numpy as np, torch
 from fastcore.basics import patch
-from torch import Tensor
 from .codec import Clip
 from .crops import Endless
 from .data import Rejected, Utterance, tidied
