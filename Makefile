@@ -17,7 +17,7 @@ export HARMONICA_TEXT := $(value TEXT)
 export HARMONICA_REFERENCE := $(value REFERENCE)
 unexport TEXT REFERENCE
 
-.PHONY: help say test smoke-test format lint audit readme docs download-ljspeech download-vctk preprocess-ljspeech clean
+.PHONY: help say test notebooks-twice smoke-test format lint audit readme docs download-ljspeech download-vctk preprocess-ljspeech clean
 .DELETE_ON_ERROR:
 
 help: ## List the targets
@@ -31,6 +31,9 @@ test: $(VENV)/installed-dev ## Run every notebook, then every test
 	$(BIN)/nbdev-test --n-workers $(WORKERS) || failed=1; \
 	$(BIN)/python -m pytest || failed=1; \
 	exit $$failed
+
+notebooks-twice: $(VENV)/installed-dev ## Run every notebook twice: are the outputs the same, and how long does it take?
+	$(BIN)/python tests/twice.py --workers $(WORKERS)
 
 smoke-test: $(VENV)/installed ## Import every module, ask every command for help
 	@for m in harmonica/[a-z]*.py; do m=$${m#harmonica/}; $(BIN)/python -c "import harmonica.$${m%.py}" || exit 1; done
@@ -57,7 +60,7 @@ readme: $(VENV)/installed-dev ## Build README.md from nbs/index.ipynb
 	$(BIN)/python tests/readme.py
 
 docs: $(VENV)/installed-dev ## Build _docs: with Quarto the site, without it a plain preview
-	@if command -v quarto > /dev/null; then $(BIN)/nbdev-docs; else $(BIN)/python tests/preview.py; fi
+	@if command -v quarto > /dev/null; then PYTHONPATH=tests $(BIN)/nbdev-docs; else $(BIN)/python tests/preview.py; fi
 
 download-ljspeech: $(VENV)/installed ## Fetch LJSpeech (2.6 GB) into ROOT=data
 	$(BIN)/harmonica-download ljspeech --root "$(ROOT)"

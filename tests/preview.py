@@ -14,7 +14,7 @@ STYLE = """<style>
   main { min-width: 0; } .jp-InputPrompt, .jp-OutputPrompt, .jp-Collapser { display: none; } audio { max-width: 100%; height: 32px; }
   .jp-InputArea-editor { border: 0; background: #f6f6f4; } .jp-RenderedHTMLCommon table { margin-left: 0; } blockquote { margin: 0 0 1rem; color: #555; }
   nav.site summary { cursor: pointer; font-weight: bold; }
-  .jp-InputArea-editor pre, .jp-OutputArea-output pre { overflow-x: auto; white-space: pre; } .jp-RenderedHTMLCommon table { display: block; overflow-x: auto; max-width: 100%; }
+  .jp-InputArea-editor pre { white-space: pre-wrap; overflow-wrap: anywhere; } .jp-OutputArea-output pre { overflow-x: auto; white-space: pre; } .jp-RenderedHTMLCommon table { display: block; overflow-x: auto; max-width: 100%; }
   .jp-RenderedHTMLCommon { overflow-wrap: anywhere; } img { max-width: 100%; height: auto; }
   @media (max-width: 50rem) { body { display: block; padding: .5rem; } nav.site { position: static; max-height: none; } .jp-Notebook, .jp-Cell { padding-left: 0 !important; padding-right: 0 !important; } }
   @media (prefers-color-scheme: dark) { body, .jp-Notebook, .jp-RenderedHTMLCommon { background: #16181c !important; color: #ddd !important; } nav.site a { color: #8fbce6; } .jp-InputArea-editor { background: #22252b; } .jp-OutputArea-output img { background: #fff; } }
@@ -42,6 +42,7 @@ def preview(out=ROOT/"_docs"):
             if c.cell_type == "raw" and c.source.startswith("---"): c.cell_type = "markdown"   # title and subtitle
             if c.cell_type == "markdown": c.source = plain(c.source)
             elif c.cell_type == "code":
+                if alt := re.search(r'^#\|\s*fig-alt:\s*(".*")$', c.source, re.M): c.metadata["alt"] = json.loads(alt[1])
                 flags = re.findall(r"^#\|\s*(echo|include|output):\s*false", c.source, re.M)
                 c.source = re.sub(r"^#\|.*\n?", "", c.source, flags=re.M)
                 if "echo" in flags or "include" in flags: c.metadata["transient"] = {"remove_source": True}
@@ -58,25 +59,15 @@ def preview(out=ROOT/"_docs"):
         page, _ = export.from_notebook_node(nb)
         page = re.sub(r'(href="(?!https?:)[^"]+)\.ipynb', r"\1.html", page).replace("</head>", STYLE + "</head>", 1)
         page = re.sub(r"<title>.*?</title>", f"<title>{html.escape(name[p])}</title>", page, count=1, flags=re.S)
-        page = described(page, nb, name[p]).replace('preload="none"', 'preload="metadata"')
+        page = page.replace('preload="none"', 'preload="metadata"')
         menu = f'<nav class="site"><details open><summary>Chapters</summary>{nav}</details></nav>'
         (out/p).parent.mkdir(parents=True, exist_ok=True)
         (out/p).write_text(page.replace("<main>", f"{menu}<main>", 1), encoding="utf-8")
     for f in (ROOT/"nbs").glob("*.png"): shutil.copy(f, out/f.name)
     return sorted(pages)
 
-def described(page, nb, chapter):
-    "An alternative text for each plot: what is said just before it, or what chapter it is in"
-    said, texts = "", []
-    for c in nb.cells:
-        if c.cell_type == "markdown": said = re.sub(r"[#>*`|]|\[([^\]]*)\]\([^)]*\)", r"\1", c.source).strip().split("\n")[-1]
-        texts += [said or chapter for o in c.get("outputs", []) if "image/png" in o.get("data", {})]
-    texts = iter(texts)
-    bare = r'<img (?![^>]*\balt="[^"]+")([^>]*src="\s*data:image/png)'
-    return re.sub(bare, lambda m: f'<img alt="{html.escape(next(texts, chapter)[:150], quote=True)}" ' + re.sub(r'\balt(=""|(?=\s))', "", m[1]), page)
-
 def broken(out=ROOT/"_docs"):
-    "Links and images of the preview that lead nowhere, and images that say nothing"
+    "Links and images of the preview that lead nowhere, images that say nothing, and names that only a running notebook knows"
     found = []
     for page in sorted(Path(out).rglob("*.html")):
         text = re.sub(r"(?s)<(script|style)\b.*?</\1>", "", page.read_text(encoding="utf-8"))
@@ -86,7 +77,8 @@ def broken(out=ROOT/"_docs"):
             target = page if not to else (page.parent/to)
             if not target.exists(): found.append(f"{page.name}: {l}")
             elif not to and mark and mark not in ids: found.append(f"{page.name}: #{mark}")
-        found += [f"{page.name}: an image without a text" for i in re.findall(r"<img\b[^>]*>", text) if not re.search(r'\balt="[^"]+"', i)]
+        found += [f"{page.name}: an image without a text" for i in re.findall(r"<img\b[^>]*>", text) if not re.search(r'\balt="(?!No description has been)[^"]+"', i)]
+        found += [f"{page.name}: {w}" for w in re.findall(r"NoneType|__main__\\.", text)]
     return found
 
 if __name__ == "__main__":

@@ -1,0 +1,66 @@
+"How the site shows an API and its pictures. pyproject.toml names `Written` and `Described` to nbdev, which makes the pages"
+import ast, inspect, json, re
+from dataclasses import is_dataclass
+from importlib import import_module
+from textwrap import dedent
+from fastcore.docments import docstring, qual_name
+from nbdev.process import Processor
+from nbdev.showdoc import BasicMarkdownRenderer
+from harmonica import _modidx
+
+def packaged(sym):
+    "The same thing in the package: of what a notebook defines while it runs, no source can be read"
+    name = qual_name(inspect.unwrap(sym.fget) if isinstance(sym, property) else sym)
+    for module,names in _modidx.d["syms"].items():
+        if f"{module}.{name}" not in names: continue
+        found = import_module(module)
+        for part in name.split("."): found = getattr(found, part)
+        if docstring(found) == docstring(sym): return found
+    return sym
+
+def _fields(node, lines):
+    "A dataclass: its fields, and what is said of them"
+    kept = [n for n in node.body if isinstance(n, ast.AnnAssign)]
+    if not kept: return lines[node.lineno-1:node.lineno]
+    before = node.body[0].end_lineno if isinstance(node.body[0], ast.Expr) else node.lineno
+    return lines[node.lineno-1:node.lineno] + lines[before:kept[-1].end_lineno]
+
+def _header(node, lines):
+    "A function, up to its body"
+    first = node.body[0]
+    last = lines[first.lineno-1].encode()[:first.col_offset].decode()    # where a body begins on the last line
+    return [*lines[node.lineno-1:first.lineno-1], *[last.rstrip()]*bool(last.strip())]
+
+def written(sym):
+    "What is written of a function, a method or a class before its body"
+    sym = inspect.unwrap(sym.fget if isinstance(sym, property) else sym)
+    source = dedent(inspect.getsource(sym))
+    node, lines = ast.parse(source).body[0], source.split("\n")
+    if not isinstance(node, ast.ClassDef): return "\n".join(_header(node, lines))
+    if is_dataclass(sym): return "\n".join(_fields(node, lines))
+    made = [n for n in node.body if isinstance(n, ast.FunctionDef) and n.name == "__init__"]
+    return "\n".join([lines[node.lineno-1], *(l for n in made for l in _header(n, lines))])
+
+class Written(BasicMarkdownRenderer):
+    "A title with the class in it, the signature with its comments, and the docstring"
+    def __init__(self, sym, name=None, title_level=3, **kwargs):
+        there = packaged(sym)
+        super().__init__(there, name=name or qual_name(there.fget if isinstance(there, property) else there), title_level=title_level, **kwargs)
+        self.fn = self.nm
+        try: self.dm = written(there)
+        except (OSError, TypeError): pass    # made by other code: there is nothing to read
+
+def last_words(markdown):
+    "The last paragraph of a passage as plain text, up to 200 letters"
+    plain = re.sub(r"<[^>]+>|(?m:^[#>\s*-]+)|[*`|]|\[([^\]]*)\]\([^)]*\)", r"\1", re.split(r"\n\s*\n", markdown.strip())[-1])
+    plain = " ".join(plain.split())
+    return plain if len(plain) <= 200 else plain[:200].rsplit(" ", 1)[0] + " ..."
+
+class Described(Processor):
+    "An alternative text for every plot that has none: what is said just before it"
+    def begin(self):
+        said = ""
+        for c in self.nb.cells:
+            if c.cell_type == "markdown": said = last_words(c.source) or said
+            elif said and "fig-alt" not in c.source and any("image/png" in o.get("data", {}) for o in c.get("outputs", [])):
+                c.source = f"#| fig-alt: {json.dumps(said, ensure_ascii=False)}\n{c.source}"
