@@ -53,7 +53,7 @@ lint: $(VENV)/installed-dev ## Look for mistakes without running anything
 
 audit: $(VENV)/installed-dev ## Known holes in what constraints.txt pins (needs the network), and every package's licence
 	$(BIN)/python -m pip --disable-pip-version-check -q install pip-audit
-	$(BIN)/pip-audit --no-deps --disable-pip -r constraints.txt
+	$(BIN)/pip-audit --strict --no-deps --disable-pip -r constraints.txt
 	$(BIN)/python benchmarks/trust.py licences --out $${TMPDIR:-/tmp}/trust.json
 
 readme: $(VENV)/installed-dev ## Build README.md from nbs/index.ipynb

@@ -14,7 +14,7 @@
 
 SPEECH and REAL are .jsonl files with wav (or audio) in each row, or folders of sound files.
 """
-import argparse, hashlib, json, os, random, resource, shutil, signal, sys, tempfile, threading, time
+import argparse, hashlib, json, os, random, re, resource, shutil, signal, socket, sys, tempfile, threading, time
 from importlib.metadata import distributions
 from pathlib import Path
 import numpy as np
@@ -124,6 +124,11 @@ def threads(a):
     with multiprocessing.get_context("spawn").Pool(2) as pool: table["spawn"] = dict(same=pool.map(spoken, [0, 1]) == alone[:2])
     return table
 
+def group_lives(pid):
+    try: os.killpg(pid, 0)
+    except (ProcessLookupError, PermissionError): return False
+    return True
+
 class Killed:
     "One thing that is killed while it works: `work` in a forked process, again and again over one folder, until it comes to its end"
     def __init__(self, d):
@@ -168,6 +173,7 @@ class Killed:
         try: os.killpg(pid, signal.SIGKILL)
         except ProcessLookupError: os.kill(pid, signal.SIGKILL)
         os.waitpid(pid, 0)
+        while group_lives(pid): time.sleep(.002)          # its own children end a moment later
 
     def kill(self, n, dice):
         "Row of the table after n kills"
@@ -326,33 +332,74 @@ class Synthesis(Killed):
         return digest(Clip.load(self.folder/"o.wav").samples.tobytes())
 
 class Serve(Killed):
-    "Voices added to a server: those that it confirmed are there when it starts again"
+    "A server to which voices are added over HTTP: those that it confirmed are there when it starts again"
     name = "server"
     def make(self):
         from harmonica import Voice
         small_world(self.world)
-        self.voice = Voice.load(codec=str(self.world/"codec.safetensors"), ar=str(self.world/"ar.safetensors"), nar=str(self.world/"nar.safetensors"))
-        self.sound = Path(self.world/"clips/20.wav").read_bytes()
+        w = self.world
+        self.voice = Voice.load(codec=f"{w}/codec.safetensors", ar=f"{w}/ar.safetensors", nar=f"{w}/nar.safetensors")
+        self.sound = Path(w/"clips/20.wav").read_bytes()
+
+    def begin(self): self.confirmed = set()
+
+    def serve(self, port):
+        "The command itself, with the small models in place of the packaged ones"
+        from harmonica import Voice
+        from harmonica.serve import serve
+        Voice.load = lambda **options: self.voice
+        return serve(["--port", str(port), "--voices", str(self.folder)])
+
     def work(self):
-        from harmonica.serve import Voices
-        voices = Voices(self.voice, self.folder)
-        for i in range(8):
-            if f"v{i}" in voices.facts: continue
-            voices.add(f"v{i}", self.sound, "A made tone, for this test.")
-            os.write(1, f"v{i}\n".encode())               # as the answer 201 goes out
+        "A client and its server, killed together"
+        port = free_port()
+        server = os.fork()
+        if not server: os._exit(self.serve(port) or 0)
+        there = {v["name"] for v in when_open(f"http://127.0.0.1:{port}/v1/voices", server).json()["voices"]}
+        if self.confirmed-there: return self.lost(self.confirmed-there)
+        for name in sorted({f"v{i}" for i in range(4)}-there): self.add(port, name)
+        os.kill(server, signal.SIGTERM)
+        code = os.waitstatus_to_exitcode(os.waitpid(server, 0)[1])
+        return 0 if code in (0, 143) else code
+
+    def lost(self, names):
+        os.write(2, f"voices were confirmed and are gone: {', '.join(sorted(names))}\n".encode())
+        return 3
+
+    def add(self, port, name):
+        import httpx
+        form = dict(name=name, consent="A made tone, for this test.")
+        r = httpx.post(f"http://127.0.0.1:{port}/v1/voices", data=form, files=dict(file=self.sound), timeout=600)
+        r.raise_for_status()
+        os.write(1, f"confirmed {name}\n".encode())
+
     def look(self):
-        from harmonica.serve import Voices
-        again = Voices(self.voice, self.folder)
-        for name in self.said().split():
-            if name not in again.facts: raise SystemExit(f"server: voice {name} was confirmed and is gone")
-        for name,f in again.facts.items():
-            if not f["packaged"]: again.get(name)
+        self.confirmed |= set(re.findall(r"^confirmed (\w+)$", self.said(), re.M))
+        for p in self.folder.glob("[!.]*"): json.loads(p.read_text()) if p.suffix == ".json" else self.voice.like(p)
+        for name in self.confirmed:
+            whole = [self.folder/f"{name}{end}" for end in (".json", ".voice")]
+            if not all(p.exists() for p in whole): raise SystemExit(f"server: voice {name} was confirmed and is gone")
+
     def result(self): return sorted(p.name for p in self.folder.iterdir() if not p.name.startswith("."))
+
+def free_port():
+    with socket.socket() as s:
+        s.bind(("127.0.0.1", 0))
+        return s.getsockname()[1]
+
+def when_open(url, server):
+    "The first answer of a server that is starting"
+    import httpx
+    while True:
+        try: return httpx.get(url, timeout=600)
+        except httpx.TransportError:
+            if os.waitpid(server, os.WNOHANG)[0]: raise SystemExit("the server ended") from None
+            time.sleep(.01)
 
 def kills(a):
     "Everything that writes, killed"
     import torch
-    import harmonica.align, harmonica.preprocess, harmonica.recipes # here, once: what is killed is the work, not its imports
+    import harmonica.align, harmonica.preprocess, harmonica.recipes, harmonica.serve, httpx, uvicorn # here, once: what is killed is the work, not its imports
     torch.set_num_threads(1)                              # a fork inherits no threads
     table, kinds = {}, (Download, Preprocess, Train, Synthesis, Serve)
     for kind in kinds:

@@ -9,7 +9,7 @@ __all__ = ['Clip', 'packaged_voices', 'packaged_voice', 'Encoder', 'reference', 
            'register_codec']
 
 # %% ../nbs/00_codec.ipynb #e2b95be0
-import base64, errno, hashlib, html, io, json, math, os, shutil, struct, subprocess, tempfile
+import base64, errno, hashlib, html, io, json, math, os, shutil, socket, struct, subprocess, tempfile
 from importlib import import_module
 from importlib.resources import files
 from pathlib import Path
@@ -205,30 +205,38 @@ def _converted(src, name, nothing):
                      "or install ffmpeg, or convert it elsewhere to WAV, FLAC, OGG or MP3")
 
 # %% ../nbs/00_codec.ipynb #8b7c29ec
+def _no_room():
+    "For a folder of temporary files that is full: half a recording must not pass for the whole"
+    return ValueError(f"disk full at {tempfile.gettempdir()}, where recordings are unpacked: make room there, "
+                      "or set TMPDIR to another folder")
+
 def _by_ffmpeg(src, failed):
     with tempfile.TemporaryDirectory() as d:
-        with open(Path(d)/"in", "wb") as f: shutil.copyfileobj(src, f)
-        cmd = f"ffmpeg -nostdin -v error -i {d}/in -vn -map 0:a:0 -c:a pcm_s16le {d}/out.wav"
-        subprocess.run(cmd.split(), capture_output=True)
+        try:
+            with open(Path(d)/"in", "wb") as f: shutil.copyfileobj(src, f)
+        except OSError as e: raise (_no_room() if e.errno == errno.ENOSPC else failed) from None
+        cmd = ["ffmpeg", "-nostdin", "-v", "error", "-i", f"{d}/in", *"-vn -map 0:a:0 -c:a pcm_s16le".split()]
+        told = subprocess.run([*cmd, f"{d}/out.wav"], capture_output=True).stderr
+        if os.strerror(errno.ENOSPC).encode() in told: raise _no_room()
         try: return sf.SoundFile(io.BytesIO((Path(d)/"out.wav").read_bytes()))
         except (OSError, sf.LibsndfileError): raise failed from None
 
 # %% ../nbs/00_codec.ipynb #c25c455e
 def _by_pyav(av, src, failed):
-    out, wav = tempfile.TemporaryFile(), None
+    out, kind = tempfile.TemporaryFile(), None
     try:
         with av.open(src) as box:
             even = av.AudioResampler(format="flt")
             for frame in (r for f in box.decode(box.streams.audio[0]) for r in even.resample(f)):
-                rate, channels = frame.sample_rate, frame.layout.nb_channels
-                if wav is None: wav = sf.SoundFile(out, "w", rate, channels, "FLOAT", format="W64")
-                wav.write(frame.to_ndarray().reshape(-1, channels))
+                if kind is None: kind = dict(samplerate=frame.sample_rate, channels=frame.layout.nb_channels)
+                out.write(frame.to_ndarray().tobytes())
+        out.flush()
     except (av.FFmpegError, IndexError, ValueError):
-        if wav is None: raise failed from None
-    if wav is None: raise failed
-    wav.close()
+        if kind is None: raise failed from None
+    except OSError as e: raise (_no_room() if e.errno == errno.ENOSPC else failed) from None
+    if kind is None: raise failed
     out.seek(0)
-    return sf.SoundFile(out)
+    return sf.SoundFile(out, **kind, format="RAW", subtype="FLOAT")
 
 # %% ../nbs/00_codec.ipynb #279442a5
 _FIX = "give a WAV, FLAC, OGG or MP3 file"
@@ -450,7 +458,7 @@ def save(self:Clip,
     if path.is_dir(): raise ValueError(f"'{path}' is a folder: give the name of a file to write")
     try: sound = self.encoded(kind)
     except ValueError as e: raise ValueError(f"'{path}': {e}") from None
-    tmp = path.with_name(f".{path.stem}.{os.getpid()}{path.suffix}")
+    tmp = path.with_name(f".{path.name}.{os.getpid()}@{socket.gethostname()}.tmp")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         tmp.write_bytes(sound)

@@ -77,6 +77,13 @@ def _call(f, prog, argv):
     first = [a.pop(k) for k,v in params if v.default is v.empty and v.kind is not v.VAR_POSITIONAL]
     return f(*first, *many, **a) or 0
 
+def _reason(e):
+    "The error in words; where a disk is full, what to do"
+    from harmonica.files import FULL
+    if getattr(e, "errno", None) not in FULL: return str(e) or type(e).__name__
+    where = f" at {e.filename}" if e.filename else ""
+    return f"disk full{where}: make room there and where temporary files go (TMPDIR names another folder for them)"
+
 def _complain(prog, text): print(f"{prog}: {' '.join(text.split())}", file=sys.stderr)
 
 # %% ../nbs/78_command.ipynb #02d5fec8
@@ -100,7 +107,7 @@ def command(
             except (KeyboardInterrupt, Exception) as e:
                 if came or isinstance(e, KeyboardInterrupt): return _stopped(prog, e, came)
                 if os.environ.get("HARMONICA_TRACE") or not isinstance(e, (ValueError, ImportError, OSError)): raise
-                _complain(prog, str(e) or type(e).__name__)
+                _complain(prog, _reason(e))
                 return 2
     return _run
 
@@ -110,9 +117,9 @@ def to_write(
     what:str="--out", # The option that named it, for the message
 )->Path:
     "Find out now, and not after the work, that a file or folder can't be written"
-    from harmonica.files import writable
+    from harmonica.files import sweep_litter, writable
     path = Path(path)
-    try: writable(path if path.suffix == "" else path.parent)
+    try: sweep_litter(writable(path if path.suffix == "" else path.parent))
     except ValueError as e: raise ValueError(f"{what} {e}") from None
     return path
 

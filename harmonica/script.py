@@ -11,6 +11,8 @@ __all__ = ['paragraphs', 'chapters', 'to_say', 'sound_file', 'Pipe', 'Loudspeake
 import json, os, re, sys
 from pathlib import Path
 
+from .files import sweep_litter
+
 # %% ../nbs/79_script.ipynb #6dad8aa1
 _MARKS = [ # what in Markdown is not words: pattern, what stays
     (r"(?s)\A---\n.*?\n---\n", ""), (r"(?sm)^(```|~~~).*?^\1\s*$", ""), (r"(?s)<!--.*?-->", ""),
@@ -77,6 +79,7 @@ def sound_file(
     there = next(p for p in path.absolute().parents if p.exists())
     if not there.is_dir() or not os.access(there, os.W_OK|os.X_OK):
         raise ValueError(f"--output {output!r} can't be written: give a file in a folder you may write to")
+    sweep_litter(path.parent)
     return path
 
 # %% ../nbs/79_script.ipynb #79000016

@@ -205,10 +205,12 @@ class Voices:
         most:int=100, # How many may be added
     ):
         from harmonica.codec import packaged_voices
+        from harmonica.files import sweep_litter
         self.voice, self.folder, self.most = voice, Path(folder) if folder else None, most
         told = ("sex", "accent", "licence", "consent")
         self.facts = {n: dict(name=n, **{k: f[k] for k in told}, packaged=True) for n,f in packaged_voices().items()}
         self.heard = {}                                                    # name: Voice
+        if self.folder: sweep_litter(self.folder)
         for p in sorted(self.folder.glob("*.json")) if self.folder and self.folder.is_dir() else ():
             if NAME.fullmatch(p.stem) and p.with_suffix(".voice").is_file():
                 facts = json.loads(p.read_text(encoding="utf8"))

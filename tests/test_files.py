@@ -1,5 +1,6 @@
 "Writing on a full disk, beside a killed process, into a folder that is in use; what is refused changes nothing"
-import shutil, socket, subprocess, sys
+import os, shutil, socket, subprocess, sys
+from pathlib import Path
 import pytest
 from harmonica import cli
 from harmonica.files import locked, sweep_litter, temporary_name, write_text
@@ -46,6 +47,70 @@ def little_disk(tmp_path):
     if done is None or done.returncode: pytest.skip("nothing may be mounted here")
     yield tmp_path/"disk"
     subprocess.run(["umount", str(tmp_path/"disk")], check=True)
+
+
+PHONE = """
+import sys
+if sys.argv.pop(1) == "ffmpeg": sys.modules["av"] = None
+from harmonica.cli import synthesize
+sys.exit(synthesize())
+"""
+
+
+def aac(path, seconds):
+    "A recording as a phone makes it"
+    av = pytest.importorskip("av")
+    with av.open(str(path), "w", format="mp4") as box:
+        stream = box.add_stream("aac", rate=24000, layout="mono")
+        frame = av.AudioFrame.from_ndarray(torch.rand(1, 24000*seconds).numpy()-.5, format="flt", layout="mono")
+        frame.sample_rate = 24000
+        box.mux(stream.encode(frame)+stream.encode())
+
+
+@pytest.mark.parametrize("reader,size", [("ffmpeg", 500), ("ffmpeg", 90000), ("av", 5)])
+def test_a_full_folder_for_temporary_files_is_one_line_and_never_half_a_recording(little_disk, tmp_path, reader, size):
+    "Recordings of phones are unpacked there, by PyAV or by ffmpeg: it fills up before ffmpeg is asked, while it writes, or under PyAV"
+    sound, tool = tmp_path/"phone.m4a", tmp_path/"bin/ffmpeg"
+    if reader == "av": aac(sound, size)
+    else: sound.write_bytes(b"\0\0\0\x20ftypM4A \0\0\0\0"+bytes(size))
+    tool.parent.mkdir()
+    tool.write_text("#!/bin/sh\nfor last; do :; done\nexec /usr/bin/head -c 90000 /dev/zero > $last\n")
+    tool.chmod(0o755)
+    r = subprocess.run([sys.executable, "-c", PHONE, reader, "--text", "Hi.", "--output", tmp_path/"o.wav", "--reference", sound],
+        env=dict(os.environ, TMPDIR=str(little_disk), PATH=str(tool.parent)), capture_output=True, text=True)
+    assert r.returncode == 2 and r.stderr.count("\n") == 1 and f"disk full at {little_disk}" in r.stderr, r.stderr
+    assert not (tmp_path/"o.wav").exists() and not list(little_disk.iterdir())
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="no device that is always full")
+def test_a_full_disk_under_a_command_says_what_to_do(tmp_path, capsys):
+    from harmonica.command import command
+    @command
+    def fill():
+        with open("/dev/full", "w") as f: f.write("x"*100000)
+    assert fill([]) == 2
+    said = capsys.readouterr().err
+    assert said.count("\n") == 1 and "disk full" in said and "TMPDIR" in said
+
+
+def test_a_sound_and_a_server_sweep_what_a_killed_run_left(tmp_path):
+    from harmonica.script import sound_file
+    from harmonica.serve import Voices
+    dead = subprocess.Popen([sys.executable, "-c", ""])
+    dead.wait()
+    litter = tmp_path/f".o.wav.{dead.pid}@{socket.gethostname()}.tmp"
+    for sweeps in (lambda: sound_file(str(tmp_path/"o.wav")), lambda: Voices(None, tmp_path)):
+        litter.touch()
+        sweeps()
+        assert not litter.exists()
+
+
+def test_a_clip_is_written_under_a_name_that_is_swept(tmp_path, monkeypatch):
+    from harmonica import Clip
+    seen = []
+    monkeypatch.setattr(os, "replace", lambda a, b: seen.append((a, b)))
+    Clip([0.]*2400).save(tmp_path/"o.wav")
+    assert seen == [(temporary_name(tmp_path/"o.wav"), tmp_path/"o.wav")]
 
 
 def test_a_disk_that_is_really_full(little_disk):
