@@ -39,7 +39,7 @@ class Aligner(nn.Module):
         super().__init__()
         self.cfg = c = cfg or AlignerConfig()
         self.register_buffer("mel", mel_filters(c.n_mels, 600, c.sample_rate), persistent=False)
-        self.ear = nn.Linear(2*c.n_mels, c.dim)
+        self.in_proj = nn.Linear(2*c.n_mels, c.dim)
         self.body = nn.Sequential(*[ConvBlock(c.dim, 3, scale=1/c.n_layers) for _ in range(c.n_layers)])
         self.out = nn.Sequential(nn.LayerNorm(c.dim), nn.Linear(c.dim, len(phone_classes)))
 
@@ -52,7 +52,7 @@ def forward(self:Aligner,
     c = self.cfg
     m = (stft(F.pad(wav, (0, -wav.shape[-1]%c.hop)), 600, c.hop//2).abs()@self.mel).clamp(min=1e-4).log()
     m = (m-m.mean((1,2), keepdim=True))/m.std((1,2), keepdim=True).clamp(min=.1)
-    return self.out(self.body(self.ear(m.reshape(len(m), -1, 2*m.shape[-1]))))
+    return self.out(self.body(self.in_proj(m.reshape(len(m), -1, 2*m.shape[-1]))))
 
 # %% ../nbs/46_align.ipynb #e1c3e59a
 @patch
@@ -101,7 +101,7 @@ def align(self:Aligner,
     symbols:str, # What is said, as from `Tokenizer.symbols`
 )->tuple: # Frames of each symbol with an edge before and behind (len(symbols)+2,), mean log-probability of a frame
     "When each symbol is said"
-    x = torch.from_numpy(clip.to(self.cfg.sample_rate).samples)[None].to(self.ear.weight.device)
+    x = torch.from_numpy(clip.to(self.cfg.sample_rate).samples)[None].to(self.in_proj.weight.device)
     logp = self(x).log_softmax(-1)[0].cpu().numpy()
     states, owner = [], []
     for i,ch in enumerate(f" {symbols} "):

@@ -14,7 +14,7 @@ from typing import Literal
 import torch, torch.nn as nn, torch.nn.functional as F
 from torch import Tensor
 from fastcore.basics import patch
-from .schema import Depth, Flag, NotNegative, Part, Positive, Size
+from .schema import Depth, Flag, NotNegative, Part, Positive, Size, Sized
 from .batch import Batch, length_mask
 from .blocks import KVCache, Transformer, angles, evaluating, prefix_mask
 from .context import Conditioned, Context, TARGET, pack, pick
@@ -23,7 +23,7 @@ from .sample import sample
 
 # %% ../nbs/30_ar.ipynb #9c57a7a2
 @dataclass
-class ARConfig:
+class ARConfig(Sized):
     "Sizes of an `AR`; the defaults are the full-size model of 50M parameters"
     vocab_size:Size=128 # Text symbols, 0 is padding
     n_bins:Size=1024 # Codes in a book
@@ -43,6 +43,11 @@ class ARConfig:
     frame_rate:Positive=75. # Frames a second
     measured:Flag=False # Trained on measured durations: speech ends when the predicted ones do
     grad_checkpoint:Flag=False # Recompute blocks in the backward pass: less memory, more time
+    sizes = dict(
+        tiny=dict(d_model=32, n_heads=2, n_layers=2, d_ff=64, speaker_dim=16, duration_hidden_dim=16),
+        micro=dict(d_model=256, n_heads=4, n_layers=8, d_ff=768, speaker_dim=128),
+        small=dict(d_model=384, n_heads=6, n_layers=10, d_ff=1280, speaker_dim=160),
+        base={})
 
 # %% ../nbs/30_ar.ipynb #d743b494
 BEGIN, SPEAKER = 3, 4 # further rows of `segment`

@@ -13,6 +13,7 @@ import sys
 from copy import deepcopy
 from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
+from typing import Literal
 
 import yaml
 from fastcore.basics import patch
@@ -85,11 +86,12 @@ class InferenceConfig:
 @dataclass
 class ModelConfig:
     "The networks"
+    size:Literal["tiny", "micro", "small", "base"] = "base" # Of AR, NAR and flow; what they name themselves beats it
     codec:MicroCodecConfig = field(default_factory=MicroCodecConfig)
     mel:MelCodecConfig = field(default_factory=MelCodecConfig)
     ar:ARConfig = field(default_factory=ARConfig)
     nar:NARConfig = field(default_factory=NARConfig)
-    flow:FlowNARConfig = field(default_factory=FlowNARConfig)
+    flow:FlowNARConfig = field(default_factory=lambda: FlowNARConfig.sized("base"))
 
 @dataclass
 class Config:
@@ -175,6 +177,12 @@ def _stage(name, wishes):
     return {k: getattr(whole, k) for k in wishes or {}}
 
 # %% ../nbs/53_config.ipynb #51a61cde
+def _sized(model):
+    "Section `model` with what its size means laid under it"
+    if not isinstance(model, dict): return model
+    size, parts = str(model.get("size", "base")), dict(ar=ARConfig, nar=NARConfig, flow=FlowNARConfig)
+    return _merge({k: dict(c.sizes.get(size, {})) for k,c in parts.items()}, model)
+
 def load_config(
     name:str="config", # A packaged config (see `configs()`) or a path to a .yaml file
     overrides:list=(), # Such as ["training.lr=1e-4", "model.ar.n_layers=6"]
@@ -182,7 +190,7 @@ def load_config(
     "Read a config with its bases, lay the overrides over it, check every key, type and range"
     d = deepcopy(_read(_find(name)))
     for o in overrides: _override(d, o)
-    cfg = build(Config, {"name": Path(name).stem, **d})
+    cfg = build(Config, {"name": Path(name).stem, **d, "model": _sized(d.get("model", {}))})
     cfg.stages = {s: _stage(s, v) for s,v in cfg.stages.items()}
     return cfg
 

@@ -104,7 +104,7 @@ def discriminator_loss(self:AdversarialLoss,
 # %% ../nbs/07_critic.ipynb #7731bd02
 def decoder_only(codec:MicroCodec)->MicroCodec:
     "Let only the decoder learn"
-    decoder = ("from_code", "dec", "pitch", "mouth")
+    decoder = ("from_code", "dec", "pitch", "spec_head")
     for name,p in codec.named_parameters(): p.requires_grad = name.startswith(decoder)
     return codec
 
@@ -127,7 +127,7 @@ def generator_loss(self:AdversarialLoss,
 )->tuple: # Loss and its parts
     "What the codec lowers, or its decoder alone"
     m, wav, aside, parts = trainer.model, batch.wav, 0., {}
-    if m.ear.weight.requires_grad: z, aside, parts = m.describe(batch)
+    if m.in_proj.weight.requires_grad: z, aside, parts = m.describe(batch)
     else: z = decoder_input(m, batch)
     made, pitch, off = m.retell(z, wav)
     mel = self.mel.to(wav.device)(made, wav)

@@ -6,7 +6,7 @@ Docs: https://harmonica-tts.github.io/harmonica/flow.html.md"""
 
 # %% auto #0
 __all__ = ['FlowNARConfig', 'PromptEncoder', 'FlowNAR', 'FlowBatch', 'time_features', 'flow_times', 'warp_matrix', 'disguise',
-           'FlowLoader', 'stack', 'RetoldCrops']
+           'FlowLoader', 'RetoldCrops']
 
 # %% ../nbs/41_flow.ipynb #a02db88b
 from dataclasses import dataclass
@@ -14,16 +14,17 @@ import numpy as np, torch
 from fastcore.basics import patch
 from torch import nn, Tensor
 from .blocks import TextEncoder, Transformer
-from .batch import length_mask
+from .batch import length_mask, pad
 from .crops import Endless
 from .length import expand_by_duration
 from .melcodec import MelCodec, PITCH_SPREAD, SpeechBatch
 from .microcodec import ConvBlock
+from .schema import Sized
 from .speech import SpeechStore
 
 # %% ../nbs/41_flow.ipynb #3b17f9b0
 @dataclass
-class FlowNARConfig:
+class FlowNARConfig(Sized):
     "Everything that decides the shape of a `FlowNAR`, and how it is trained"
     vocab_size:int=256   # Text tokens
     n_bins:int=1024      # Entries of book 0
@@ -39,6 +40,11 @@ class FlowNARConfig:
     p_no_prompt:float=.15 # Share of utterances that learn without a prompt, for guidance
     p_no_book0:float=.1  # Share of utterances that learn without book 0
     corrupt:float=.06    # Share of book-0 codes replaced at random in training
+    sizes = dict(
+        tiny=dict(d_model=32, n_heads=2, n_layers=2, d_ff=64, cond_dim=16, speaker_dim=16),
+        micro={},
+        small=dict(d_model=384, n_heads=6, n_layers=8, d_ff=1152),
+        base=dict(d_model=512, n_heads=8, n_layers=10, d_ff=1536, cond_dim=192, speaker_dim=256))
 
 # %% ../nbs/41_flow.ipynb #e2ba0bbd
 class PromptEncoder(nn.Module):
@@ -349,14 +355,10 @@ def pair(self:FlowLoader, rng, T)->tuple: # target window, prompt window, row, w
     return self.store.window(r, a, n), self.store.window(r, b, P), r, a
 
 # %% ../nbs/41_flow.ipynb #b56422bf
-def stack(
-    arrays:list, # (n,...) each
-)->tuple: # (B,longest,...), lengths (B,)
-    "Arrays of different lengths, zeros at the end"
-    n = [len(x) for x in arrays]
-    out = np.zeros((len(arrays), max(n), *arrays[0].shape[1:]), arrays[0].dtype)
-    for o,x in zip(out, arrays): o[:len(x)] = x
-    return torch.from_numpy(out), torch.tensor(n)
+def _sound(windows):
+    "Samples (B,N), how many of them are real (B,), pitch (B,2T,2)"
+    pitch, _ = pad([w[1].T for w in windows], dtype=torch.float)
+    return *pad([w[0] for w in windows], dtype=torch.float), pitch.mT.contiguous()
 
 # %% ../nbs/41_flow.ipynb #f2ea17d4
 @patch
@@ -374,7 +376,7 @@ def masks(self:FlowLoader, rng, B)->tuple: # Warp (B,n_mels,n_mels), curve (B,n_
 @patch
 def latents(self:FlowLoader, windows, how)->tuple: # (B,T,latent_dim), lengths (B,)
     "Windows of sound in the disguise of a batch"
-    (wav, n), (pitch, _) = (stack([w[i] for w in windows]) for i in (0,1))
+    wav, n, pitch = _sound(windows)
     n = n//self.codec.cfg.hop
     z = disguise(self.codec, self.codec.latents(wav, pitch), *how)
     return z*length_mask(n, z.shape[1])[...,None], n
@@ -387,8 +389,8 @@ def draw(self:FlowLoader, rng, T, B)->tuple: # Batch, windows of its targets (sa
     targets, prompts, rows, starts = zip(*[self.pair(rng, T) for _ in range(B)])
     how = self.masks(rng, B)
     (z, n), (q, m) = self.latents(targets, how), self.latents(prompts, how)
-    tokens, durations = (stack([np.array(r[k], np.int64) for r in rows]) for k in ("tokens", "durations"))
-    batch = FlowBatch(stack([w[2] for w in targets])[0], n, q, m, *tokens, durations[0], -torch.tensor(starts), z)
+    tokens, durations = (pad([r[k] for r in rows]) for k in ("tokens", "durations"))
+    batch = FlowBatch(pad([w[2] for w in targets])[0], n, q, m, *tokens, durations[0], -torch.tensor(starts), z)
     return batch, targets, rows
 
 @patch
@@ -435,7 +437,7 @@ def __getitem__(self:RetoldCrops, i:int)->SpeechBatch:
     "Batch number `i`"
     rng = np.random.default_rng([self.seed, i])
     batch, windows, rows = self.pairs.draw(rng, self.T, self.batch)
-    (wav, _), (pitch, _) = (stack([w[k] for w in windows]) for k in (0, 1))
+    wav, _, pitch = _sound(windows)
     told = self.flow.repaint(batch, rng.uniform(.1, .55),
                              generator=torch.Generator().manual_seed(int(rng.integers(1<<31))))
     retold = torch.from_numpy(rng.random(len(wav)) < self.share)[:,None,None]

@@ -67,7 +67,7 @@ class MicroCodec(Codec):
         c = cfg or MicroCodecConfig()
         super().__init__("micro", c.sample_rate, c.sample_rate/c.hop, c.n_q, c.n_bins)
         self.cfg, bins = c, c.n_fft//2+1
-        self.ear = nn.Linear(bins*c.sub, c.enc_dim)
+        self.in_proj = nn.Linear(bins*c.sub, c.enc_dim)
         self.enc = nn.Sequential(*[ConvBlock(c.enc_dim, 4, scale=1/c.enc_layers) for _ in range(c.enc_layers)])
         code_norm = nn.LayerNorm(c.code_dim, elementwise_affine=False)
         self.to_code = nn.Sequential(nn.LayerNorm(c.enc_dim), nn.Linear(c.enc_dim, c.code_dim), code_norm)
@@ -75,7 +75,7 @@ class MicroCodec(Codec):
         self.from_code, n = nn.Linear(c.code_dim, c.dec_dim), c.dec_layers
         self.dec = nn.Sequential(*[ConvBlock(c.dec_dim, 3, c.look_ahead, scale=1/n) for _ in range(n)])
         self.pitch = nn.Sequential(nn.LayerNorm(c.dec_dim), nn.Linear(c.dec_dim, c.sub*c.n_pitch))
-        self.mouth = nn.Sequential(nn.LayerNorm(c.dec_dim), nn.Linear(c.dec_dim, c.sub*bins*3))
+        self.spec_head = nn.Sequential(nn.LayerNorm(c.dec_dim), nn.Linear(c.dec_dim, c.sub*bins*3))
         hiss = torch.randn(1<<17, generator=torch.Generator().manual_seed(0))*.1
         self.register_buffer("hiss", hiss, persistent=False)
         self.phones = nn.Linear(c.code_dim, c.n_phones) if c.n_phones else None
@@ -86,8 +86,8 @@ class MicroCodec(Codec):
 @torch.no_grad()
 def quiet(self:MicroCodec):
     "At first a quiet buzz and a quieter hiss"
-    self.mouth[1].weight.mul_(.3)
-    self.mouth[1].bias.view(self.cfg.sub, -1, 3).copy_(torch.tensor([-1., 0., -1.5]))
+    self.spec_head[1].weight.mul_(.3)
+    self.spec_head[1].bias.view(self.cfg.sub, -1, 3).copy_(torch.tensor([-1., 0., -1.5]))
 
 # %% ../nbs/05_microcodec.ipynb #0a7eb30b
 @patch
@@ -98,7 +98,7 @@ def latents(self:MicroCodec,
     c = self.cfg
     wav = F.pad(wav, (0, -wav.shape[-1] % c.hop))
     s = stft(wav, c.n_fft, c.hop//c.sub).abs().clamp(min=1e-5).pow(.3)
-    return self.to_code(self.enc(self.ear(s.reshape(s.shape[0], -1, s.shape[-1]*c.sub))))
+    return self.to_code(self.enc(self.in_proj(s.reshape(s.shape[0], -1, s.shape[-1]*c.sub))))
 
 # %% ../nbs/05_microcodec.ipynb #3ac5cf7a
 LOW, HIGH = 55., 550. # Hz: the first and the last step of pitch
@@ -133,7 +133,7 @@ def render(self:MicroCodec,
 )->Tensor: # Samples, (B,T*hop)
     "Shape buzz and hiss"
     c, hop = self.cfg, self.cfg.hop//self.cfg.sub
-    buzz, late, hiss = self.mouth(h).float().reshape(len(h), -1, c.n_fft//2+1, 3).unbind(-1)
+    buzz, late, hiss = self.spec_head(h).float().reshape(len(h), -1, c.n_fft//2+1, 3).unbind(-1)
     source = pulses(phase(f, c.sample_rate, turn)[0], f.flatten(1), c.sample_rate)
     n = torch.arange(at, at+source.shape[1], device=h.device) % len(self.hiss)
     shape = torch.complex(late.cos(), late.sin())*buzz.clamp(max=5.).exp()
@@ -163,8 +163,9 @@ def to_wave(self:MicroCodec, codes:Tensor)->Tensor:
 
 @patch
 def code_weights(self:MicroCodec)->dict:
-    "The tensors that decide which codes come out"
-    return {k: v for k,v in self.state_dict().items() if k.startswith(("ear.", "enc.", "to_code.", "rvq.books"))}
+    "The tensors that decide which codes come out, under the names that fingerprints were taken with"
+    own = {k.replace("in_proj", "ear"): v for k,v in self.state_dict().items()}
+    return {k: v for k,v in own.items() if k.startswith(("ear.", "enc.", "to_code.", "rvq.books"))}
 
 # %% ../nbs/05_microcodec.ipynb #1879f44a
 @patch(as_prop=True)

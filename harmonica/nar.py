@@ -12,14 +12,14 @@ from dataclasses import dataclass, replace
 import torch, torch.nn as nn, torch.nn.functional as F
 from torch import Tensor
 from fastcore.basics import patch
-from .schema import Depth, Flag, Part, Share, Size, Whole
+from .schema import Depth, Flag, Part, Share, Size, Sized, Whole
 from .batch import Batch, length_mask
 from .blocks import Transformer, evaluating
 from .context import Conditioned, Context, TARGET, pack, pick
 
 # %% ../nbs/40_nar.ipynb #4634c6bd
 @dataclass
-class NARConfig:
+class NARConfig(Sized):
     "Everything that decides the shape of a `NAR`, and how it is trained"
     vocab_size:Size=256 # Text tokens
     n_q:Depth=8 # Books
@@ -39,6 +39,11 @@ class NARConfig:
     stroke:Share=0. # Share of utterances that learn the vector of all books together (0: none; the codec needs entries)
     tied:Flag=True # Predict a book with the table that embeds it; False: a head for each, larger, much quicker to learn
     grad_checkpoint:Flag=False # Less memory for a third more time
+    sizes = dict(
+        tiny=dict(d_model=32, n_heads=2, n_layers=2, d_ff=64, cond_dim=16, speaker_dim=16),
+        micro=dict(d_model=256, n_heads=4, n_layers=5, d_ff=768, speaker_dim=128),
+        small=dict(d_model=384, n_heads=6, n_layers=6, d_ff=1056, speaker_dim=160),
+        base={})
 
 # %% ../nbs/40_nar.ipynb #9747a2bf
 class NAR(Conditioned):

@@ -6,7 +6,7 @@ Docs: https://harmonica-tts.github.io/harmonica/schema.html.md"""
 
 # %% auto #0
 __all__ = ['Flag', 'Size', 'Count', 'Depth', 'Whole', 'Share', 'Part', 'Positive', 'NotNegative', 'Span', 'parse_yaml',
-           'unknown_key', 'build', 'check']
+           'unknown_key', 'build', 'check', 'Sized']
 
 # %% ../nbs/04_schema.ipynb #f4010006
 import difflib, re
@@ -162,3 +162,17 @@ def check(
     "Refuse settings out of range"
     build(type(cfg), asdict(cfg), where)
     return cfg
+
+# %% ../nbs/04_schema.ipynb #f4010032
+class Sized:
+    "A config with a dial"
+    sizes = {} # size -> {field: value}, what it has different from the defaults
+
+    @classmethod
+    def sized(cls,
+        size:str, # One of `sizes`
+        **other, # Fields that are to be otherwise
+    ):
+        "All sizes by one word"
+        if size not in cls.sizes: raise ValueError(f"size {size!r} is unknown: choose one of {', '.join(cls.sizes)}")
+        return cls(**{**cls.sizes[size], **other})

@@ -91,5 +91,5 @@ def test_loss_teaches_all_parts():
     loss, parts = m.loss(AudioBatch(tone(150., 480*25).repeat(2,1), torch.randint(4, (2,25))))
     loss.backward()
     assert {"mel", "commit", "pitch", "pitch_error", "phone", "perplexity0"} <= parts.keys()
-    for name in ("ear", "enc.0.conv", "to_code.1", "from_code", "dec.0.conv", "pitch.1", "mouth.1", "phones"):
+    for name in ("in_proj", "enc.0.conv", "to_code.1", "from_code", "dec.0.conv", "pitch.1", "spec_head.1", "phones"):
         assert m.get_parameter(name+".weight").grad.abs().sum() > 0, name

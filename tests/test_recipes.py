@@ -2,10 +2,11 @@
 import dataclasses, json
 from functools import partial
 import numpy as np, pytest, torch
-from harmonica.ar import AR
+from harmonica.ar import AR, ARConfig
 from harmonica.codec import Clip, Codec, register_codec
-from harmonica.checkpoint import model_meta
+from harmonica.checkpoint import model_meta, packaged_weights
 from harmonica.data import Utterance, prepare
+from harmonica.flow import FlowNAR
 from harmonica.nar import NAR
 from harmonica.config import CONFIGS, Config, STAGES, configs, load_config, save_config
 from harmonica.scale import OWNER
@@ -51,6 +52,23 @@ def test_every_packaged_config_loads_for_every_stage():
     assert {"config", "baseline", "vctk_stream", "libritts", "micro", "smoke"} <= set(configs())
     for n in configs():
         for s in STAGES: load_config(n).for_stage(s)
+
+def test_one_dial(tmp_path):
+    "A word sets AR, NAR and flow; what is named beside it counts, and a saved config means the same again"
+    count = lambda size: [sum(p.numel() for p in M(c).parameters()) for M,c in zip((AR, NAR, FlowNAR), parts(size))]
+    def parts(size): m = load_config("config", [f"model.size={size}"]).model; return m.ar, m.nar, m.flow
+    with torch.device("meta"): sizes = [count(s) for s in ("tiny", "micro", "small", "base")]
+    assert all(np.all(np.diff(kind) > 0) for kind in zip(*sizes))
+    for kind,c in zip(("ar", "nar", "flow"), parts("micro")):
+        made = model_meta(packaged_weights(kind))["config"]
+        assert {k: made[k] for k in c.sizes["tiny"]} == {k: getattr(c, k) for k in c.sizes["tiny"]}, kind
+    c = load_config("micro", ["model.size=small", "model.ar.n_layers=3"])
+    assert (c.model.ar.d_model, c.model.ar.n_layers, c.model.nar.n_layers) == (384, 3, 6)
+    save_config(c, tmp_path/"c.yaml")
+    assert load_config(tmp_path/"c.yaml").model == c.model
+    with pytest.raises(ValueError, match="'model.size' is 'huge': give one of 'tiny'"): load_config("config", ["model.size=huge"])
+    with pytest.raises(ValueError, match="size 'huge' is unknown: choose one of tiny"): ARConfig.sized("huge")
+    assert ARConfig.sized("micro", n_layers=2) == ARConfig(d_model=256, n_heads=4, n_layers=2, d_ff=768, speaker_dim=128)
 
 def test_full_size():
     m = load_config("baseline").model
@@ -174,17 +192,17 @@ def test_a_decoder_learns_alone_and_an_aligner_learns_phones(tmp_path):
     train_codec(load_config("smoke", small), tmp_path/"codec", "cpu", progress=False)
     first = tmp_path/"codec/codec.safetensors"
     from harmonica.checkpoint import load_model, save_model
-    zero = load_model(first, kind="codec"); zero.ear.weight.data[0,0] = -0.; save_model(first, zero)     # not the bytes of 0: the fingerprint sees it
+    zero = load_model(first, kind="codec"); zero.in_proj.weight.data[0,0] = -0.; save_model(first, zero)     # not the bytes of 0: the fingerprint sees it
     train_decoder(load_config("smoke", small), tmp_path/"decoder", "cpu", init=first, progress=False)
     a, b = load_codec(str(first)), load_codec(str(tmp_path/"decoder/decoder.safetensors"))
     x = Clip.load(tmp_path/"0.wav")
-    assert a.hash == b.hash and torch.equal(a.encode(x), b.encode(x)) and not torch.equal(a.mouth[1].weight, b.mouth[1].weight)
+    assert a.hash == b.hash and torch.equal(a.encode(x), b.encode(x)) and not torch.equal(a.spec_head[1].weight, b.spec_head[1].weight)
     whole = train_decoder(load_config("smoke", [*small, "training.max_steps=4"]), tmp_path/"decoder", "cpu", resume=True, progress=False)
     assert whole.step == 4 and any("critic_loss" in l for l in open(tmp_path/"decoder/log.jsonl"))
     with pytest.raises(ValueError, match="--init"): train_decoder(load_config("smoke", small), tmp_path/"x", "cpu")
     play = train_codec(load_config("smoke", [*small, "training.critics=true", "training.lr=1e-6"]), tmp_path/"play", "cpu", init=first, progress=False)
     log = [json.loads(l) for l in open(tmp_path/"play/log.jsonl")]
-    assert any(np.isfinite(l.get("critic_loss", np.nan)) and "phone" in l for l in log) and not torch.equal(play.model.ear.weight, a.ear.weight)
+    assert any(np.isfinite(l.get("critic_loss", np.nan)) and "phone" in l for l in log) and not torch.equal(play.model.in_proj.weight, a.in_proj.weight)
     assert (play.model.rvq.books-a.rvq.books).norm() < .3*a.rvq.books.norm()        # books that go on from a file go on from what they were
     on = train_decoder(load_config("smoke", [*small, f"training.critics={tmp_path}/play/last.pt", "training.lr=1e-9"]), tmp_path/"on", "cpu", init=first, progress=False)
     for a,b in zip(on.others["critic"][0].parameters(), play.others["critic"][0].parameters()): torch.testing.assert_close(a, b, atol=1e-6, rtol=0)   # the critics of that game go on

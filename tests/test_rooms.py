@@ -31,11 +31,11 @@ def functions(path):
         yield f"{path.stem}.{node.name}:{node.lineno}", len(args)*public, body[-1].end_lineno-body[0].lineno+1 if body else 0
 
 def private_imports(path):
-    "Names with an underscore that a file takes from another"
+    "Names with an underscore that a file takes from another; nbdev's index of names is made for others"
     out = set()
     for node in ast.walk(ast.parse(path.read_text())):
         if isinstance(node, ast.ImportFrom) and (node.level or (node.module or "").startswith("harmonica")):
-            out |= {f"{path.name}: {(node.module or '').split('.')[-1]}.{a.name}" for a in node.names if a.name.startswith("_") and not a.name.startswith("__")}
+            out |= {f"{path.name}: {(node.module or '').split('.')[-1]}.{a.name}" for a in node.names if a.name.startswith("_") and not a.name.startswith("__") and a.name != "_modidx"}
     return out
 
 # -- checks
