@@ -1,7 +1,7 @@
 "Writing on a full disk, beside a killed process, into a folder that is in use; what is refused changes nothing"
 import os, shutil, socket, subprocess, sys
 from pathlib import Path
-import pytest
+import pytest, torch
 from harmonica import cli
 from harmonica.files import locked, sweep_litter, temporary_name, write_text
 from tiny import Deals, Line
