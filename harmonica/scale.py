@@ -164,8 +164,9 @@ def fill(self:RollingCache):
     if old and old != out: shutil.rmtree(old, ignore_errors=True)
 
 # %% ../nbs/23_scale.ipynb #8a911b4e
-@patch
-def _over(self:RollingCache):
+@patch(as_prop=True)
+def over(self:RollingCache)->bool:
+    "Have the codes at hand been dealt out `passes` times?"
     s = self.loader.sampler
     return not self.whole and s.epoch >= self.passes-1 and s.pos >= len(s)
 
@@ -173,12 +174,12 @@ def _over(self:RollingCache):
 def __iter__(self:RollingCache):
     if self.loader is None: self.fill()
     while True:
-        if self._over():
+        if self.over:
             self.n += 1
             self.fill()
         for batch in self.loader:
             yield batch
-            if self._over(): break
+            if self.over: break
 
 # %% ../nbs/23_scale.ipynb #12fdd49f
 @patch(as_prop=True)

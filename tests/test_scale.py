@@ -163,7 +163,7 @@ def test_window_is_bounded_and_hears_all_of_the_stream(whole, tmp_path):
 def test_window_stops_and_goes_on_as_if_it_had_not(tmp_path, stop):
     a = window(tmp_path/'a'); it = iter(a); got = []
     if stop == 'edge': # the last batch of a window
-        while not (got and a._over()): got.append(next(it))
+        while not (got and a.over): got.append(next(it))
     else: got = [next(it) for _ in range(stop)]
     state = json.loads(json.dumps(a.state_dict())); rest = [next(it) for _ in range(25)]; a.close()
     b = window(tmp_path/'b'); b.load_state_dict(state)
