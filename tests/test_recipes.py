@@ -1,6 +1,7 @@
 "Configs are checked to the last key; a run can be stopped, resumed, exported and used again"
 import dataclasses, json
 from functools import partial
+from pathlib import Path
 import numpy as np, pytest, torch
 from harmonica.ar import AR, ARConfig
 from harmonica.codec import Clip, Codec, register_codec
@@ -246,3 +247,18 @@ def test_a_stream_makes_its_cache_and_clears_it(tmp_path, monkeypatch):
 def test_a_stroke_wants_the_entries(tmp_path, codes):
     with pytest.raises(ValueError, match="model.nar.stroke=0"): train_nar(smoke(codes, "model.nar.stroke=.5", "training.max_steps=1"), tmp_path/"a", "cpu", progress=False)
     assert not (tmp_path/"a").exists()
+
+def test_what_was_tried_can_be_read():
+    "Each row says what, how much, measured on what and what was concluded; the chapter shows all rows"
+    import yaml
+    from html import unescape
+    root = Path(__file__).resolve().parents[1]
+    rows = yaml.safe_load((root/"benchmarks/tried.yaml").read_text(encoding="utf8"))
+    for r in rows:
+        assert list(r) == ["part", "tried", "gave", "measured", "then"] and all(isinstance(v, str) and v for v in r.values()), r
+        assert r["part"] in ("codec", "AR", "NAR", "flow", "voice", "data", "training"), r["part"]
+        assert r["then"].split()[0].strip(":,") in ("kept", "dropped", "replaced", "noted"), r["then"]
+    cells = json.loads((root/"nbs/55_recipes.ipynb").read_text(encoding="utf8"))["cells"]
+    shown = unescape("".join("".join(o["data"].get("text/html", "")) for c in cells for o in c.get("outputs", []) if "data" in o))
+    missing = [r["tried"] for r in rows if r["tried"].replace("`", "") not in shown.replace("<code>", "").replace("</code>", "")]
+    assert not missing, f"not in the table of 55_recipes: {missing}: nbdev-test nbs/55_recipes.ipynb --n-workers 0 --save"
