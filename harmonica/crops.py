@@ -110,6 +110,9 @@ def _index(self:AudioCrops, folder, rows):
     "Where the clips are that are long enough, and which of them have known phones or painted vectors"
     at, n, z = (np.array([r.get(k, -1) for r in rows]) for k in ("at", "frames", "painted"))
     long = n >= self.T
+    if not long.any():
+        raise ValueError(f"no clip in {folder} holds {self.T/50:g} s, the longest is of {n.max(initial=0)/50:g} s: "
+                         "give longer clips, or shorter crops (data.crop_seconds)")
     self.at, self.n, self.z = at[long], n[long], z[long]
     self.painted = np.memmap(folder/"painted.f16", "<f2", "r") if (z >= 0).any() else None
     self.code_dim = 0 if self.painted is None else len(self.painted)//int(n[z >= 0].sum())

@@ -262,3 +262,12 @@ def test_what_was_tried_can_be_read():
     shown = unescape("".join("".join(o["data"].get("text/html", "")) for c in cells for o in c.get("outputs", []) if "data" in o))
     missing = [r["tried"] for r in rows if r["tried"].replace("`", "") not in shown.replace("<code>", "").replace("</code>", "")]
     assert not missing, f"not in the table of 55_recipes: {missing}: nbdev-test nbs/55_recipes.ipynb --n-workers 0 --save"
+
+def test_crops_longer_than_every_clip_are_refused(tmp_path):
+    "In words, when the folder is opened: nothing could ever be drawn"
+    from harmonica.crops import AudioCrops, prepare_audio
+    Clip(.1*np.sin(np.arange(24000)/20), 24000).save(tmp_path/"a.wav")
+    (tmp_path/"m.jsonl").write_text(json.dumps(dict(audio="a.wav", speaker="me")))
+    flat = prepare_audio([tmp_path/"m.jsonl"], tmp_path/"flat", progress=False)
+    with pytest.raises(ValueError, match="holds 30 s, the longest is of .* s: give longer clips, or shorter crops"): AudioCrops(flat, 2, 30.)
+    assert next(iter(AudioCrops(flat, 2, .4))).wav.shape == (2, 9600)
