@@ -11,13 +11,14 @@ REFERENCE ?=
 ROOT ?= data
 CODEC ?= encodec_24khz
 WORKERS ?= 2
+ROOM = $(shell echo "$(NB)" | sed 's/^[0-9]*_//')
 
 # What to say goes to the shell by the environment, as it was typed: quotes, dollars and semicolons are only text there
 export HARMONICA_TEXT := $(value TEXT)
 export HARMONICA_REFERENCE := $(value REFERENCE)
 unexport TEXT REFERENCE
 
-.PHONY: help say test notebooks-twice smoke-test format lint audit readme docs download-ljspeech download-vctk preprocess-ljspeech clean
+.PHONY: help say test check notebooks-twice smoke-test format lint audit readme docs download-ljspeech download-vctk preprocess-ljspeech clean
 .DELETE_ON_ERROR:
 
 help: ## List the targets
@@ -31,6 +32,12 @@ test: $(VENV)/installed-dev ## Run every notebook, then every test
 	$(BIN)/nbdev-test --n-workers $(WORKERS) || failed=1; \
 	$(BIN)/python -m pytest || failed=1; \
 	exit $$failed
+
+check: $(if $(wildcard nbs/$(NB).ipynb),$(VENV)/installed-dev) ## After a change: make check NB=10_text exports, runs that notebook, its tests and the rules of the house
+	@[ -f "nbs/$(NB).ipynb" ] || { echo "no notebook nbs/$(NB).ipynb: say which, as in make check NB=10_text"; exit 2; }
+	$(BIN)/nbdev-export && $(BIN)/nbdev-clean && $(BIN)/python tests/readme.py && $(BIN)/python tests/stub.py
+	MPLBACKEND=agg OMP_NUM_THREADS=1 $(BIN)/nbdev-test nbs/$(NB).ipynb
+	$(BIN)/python -m pytest tests/test_house.py tests/test_rooms.py $(wildcard tests/test_$(ROOM)*.py)
 
 notebooks-twice: $(VENV)/installed-dev ## Run every notebook twice: are the outputs the same, and how long does it take?
 	$(BIN)/python tests/twice.py --workers $(WORKERS)

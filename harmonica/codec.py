@@ -356,7 +356,7 @@ def load(cls:Clip,
 # %% ../nbs/00_codec.ipynb #1561bb77
 def _axes(ax):
     import matplotlib.pyplot as plt   # here: half a second to import, and only pictures need it
-    return plt.subplots(figsize=(4,2.2), dpi=72)[1] if ax is None else ax
+    return plt.subplots(figsize=(4,2.2), dpi=100)[1] if ax is None else ax
 
 @patch
 def plot(self:Clip,
@@ -381,7 +381,8 @@ def spectrogram(self:Clip,
     ax, n, x = _axes(ax), max(16, int(.025 * self.rate)), torch.from_numpy(self.samples)
     x = F.pad(x, (0, max(0, n - len(x))))
     spec = torch.stft(x, n, max(1, n//4), window=torch.hann_window(n), center=False, return_complex=True)
-    db = 20*torch.log10(spec.abs() + 1e-5)
+    seen = F.adaptive_avg_pool2d(spec.abs()[None], [min(s, m) for s,m in zip(spec.shape, (120, 200))])[0] # no finer
+    db = 20*torch.log10(seen + 1e-5)
     ax.imshow(db, origin="lower", aspect="auto", cmap="magma", interpolation="nearest", vmin=float(db.max())-70,
               extent=(0, self.seconds, 0, self.rate/2000))
     ax.set(xlabel="seconds", ylabel="kHz", title=title)

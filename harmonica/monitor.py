@@ -398,7 +398,7 @@ PANELS = dict(loss=("loss", "loss_code", "mel", "valid_loss"), right=("top1", "t
 # %% ../nbs/52_monitor.ipynb #66792f29
 def curves(
     rows:list, # From `read_log`
-    dpi:int=80, # Sharpness
+    dpi:int=100, # Sharpness
 ): # matplotlib figure
     "All gauges of a run over time"
     import matplotlib.pyplot as plt # slow to import, and a machine that only trains may not want it

@@ -6,12 +6,13 @@ from textwrap import dedent
 from fastcore.docments import docstring, qual_name
 from nbdev.process import Processor
 from nbdev.showdoc import BasicMarkdownRenderer
-from harmonica import _modidx
+
+SYMBOLS = import_module("harmonica._modidx").d["syms"]    # module -> its names, as nbdev wrote them down
 
 def packaged(sym):
     "The same thing in the package: of what a notebook defines while it runs, no source can be read"
     name = qual_name(inspect.unwrap(sym.fget) if isinstance(sym, property) else sym)
-    for module,names in _modidx.d["syms"].items():
+    for module,names in SYMBOLS.items():
         if f"{module}.{name}" not in names: continue
         found = import_module(module)
         for part in name.split("."): found = getattr(found, part)

@@ -1,5 +1,5 @@
 "The docs as plain pages in _docs, where Quarto is not installed: `python tests/preview.py`, or `make docs`"
-import html, json, re, shutil
+import argparse, html, json, re, shutil
 from pathlib import Path
 import nbformat, yaml
 from nbconvert import HTMLExporter
@@ -28,9 +28,9 @@ def plain(src):
     src = re.sub(r"\A---\n(.*?)\n---\s*(?:\n|\Z)", lambda m: "".join(f"{mark} {d[k]}\n\n" for d in [yaml.safe_load(m[1])] for k,mark in (("title","#"), ("description",">")) if k in d), src, flags=re.S)
     return re.sub(r"^:{3,}.*$", "", src, flags=re.M)
 
-def preview(out=ROOT/"_docs"):
-    "Every notebook as a page with a sidebar"
-    cache = proc_nbs(n_workers=2, force=True)
+def preview(out=ROOT/"_docs", only="*"):
+    "Every notebook, or only some, as a page with a sidebar"
+    cache = proc_nbs(n_workers=2, force=True, file_glob="" if only == "*" else only)
     pages, side = {}, yaml.safe_load((ROOT/"nbs/sidebar.yml").read_text())["website"]["sidebar"]["contents"]
     for f in sorted(cache.rglob("*.ipynb")):
         nb = nbformat.from_dict(json.loads(f.read_text(encoding="utf-8")))
@@ -81,8 +81,32 @@ def broken(out=ROOT/"_docs"):
         found += [f"{page.name}: {w}" for w in re.findall(r"NoneType|__main__\\.", text)]
     return found
 
+def too_wide(out=ROOT/"_docs", shots=None, sizes=((360, 780), (1280, 900))):
+    "Pages that scroll sideways on a phone or a desktop, in headless Chromium; `shots` is a folder for a picture of each"
+    from playwright.sync_api import sync_playwright
+    chrome, found = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None), []
+    with sync_playwright() as p:
+        browser = p.chromium.launch(executable_path=chrome, args=["--no-sandbox"])
+        page = browser.new_page()
+        for f in sorted(Path(out).rglob("*.html")):
+            page.goto(f.as_uri(), wait_until="load")
+            for width,height in sizes:
+                page.set_viewport_size(dict(width=width, height=height))
+                if (wide := page.evaluate("document.documentElement.scrollWidth")) > width: found.append(f"{f.name}: {wide} wide on a screen of {width}")
+                if shots: page.screenshot(path=Path(shots)/f"{f.stem}-{width}.png")
+        browser.close()
+    return found
+
 if __name__ == "__main__":
-    made = preview()
+    ask = argparse.ArgumentParser(description=__doc__)
+    ask.add_argument("--only", default="*", help="notebooks to make pages of, such as '30_*'")
+    ask.add_argument("--look", type=Path, help="open every page in Chromium, phone and desktop, and keep what it looked like in this folder")
+    given = ask.parse_args()
+    made = preview(only=given.only)
     print(f"{len(made)} pages: open _docs/index.html")
-    for l in (bad := broken()): print("broken:", l)
+    bad = [] if given.only != "*" else broken()
+    if given.look:
+        given.look.mkdir(parents=True, exist_ok=True)
+        bad += too_wide(shots=given.look)
+    for l in bad: print("broken:", l)
     raise SystemExit(bool(bad))

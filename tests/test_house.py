@@ -205,7 +205,16 @@ make = lambda *a, **kw: __import__("subprocess").run(["make", *a], cwd=ROOT, cap
 
 def test_targets():
     targets = set(re.findall(r"^([a-z-]+):.*##", (ROOT/"Makefile").read_text(), re.M))
-    assert targets >= set("say test format lint smoke-test download-ljspeech download-vctk preprocess-ljspeech docs clean".split())
+    assert targets >= set("say test check notebooks-twice format lint smoke-test download-ljspeech download-vctk preprocess-ljspeech docs clean".split())
+
+def test_a_change_is_checked_by_one_command(tmp_path):
+    "A notebook, its tests, the rules; a name that is none is told before anything is made"
+    planned = make("-n", "check", "NB=10_text", f"VENV={Path(sys.executable).parents[1]}").stdout
+    assert "nbdev-test nbs/10_text.ipynb" in planned and "tests/test_house.py tests/test_rooms.py" in planned
+    assert {"tests/test_text.py", "tests/test_text_kinds.py"} <= set(planned.split())
+    r = make("check", "NB=10_texts", f"VENV={tmp_path}/venv")
+    assert r.returncode == 2 and "no notebook nbs/10_texts.ipynb" in r.stdout and not (tmp_path/"venv").exists()
+    assert "make check NB=" in (ROOT/"CONTRIBUTING.md").read_text()
 
 def test_ci_runs_the_linter():
     "What `make lint` finds fails the workflows too: they run .ci/run"

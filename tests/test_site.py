@@ -5,15 +5,14 @@ from importlib import import_module
 from pathlib import Path
 import pytest, tomllib, yaml
 sys.path.insert(0, str(Path(__file__).parent))
-from pages import Described, Written, last_words, packaged
+from pages import SYMBOLS, Described, Written, last_words, packaged
 from preview import broken
 from twice import differing
 from test_house import BADGE, INSTALL, NBS, ROOT, canon, cells, each, ini, names
-from harmonica import _modidx
 
 # -- signatures
 
-PUBLIC = [(m, n.removeprefix(f"{m}.")) for m,syms in _modidx.d["syms"].items() for n in syms if not re.search(r"\._(?!_init__)", n)]
+PUBLIC = [(m, n.removeprefix(f"{m}.")) for m,syms in SYMBOLS.items() for n in syms if not re.search(r"\._(?!_init__)", n)]
 
 def named(module, name):
     found = import_module(module)
