@@ -86,8 +86,8 @@ def expected_frames(self:AR,
 )->Tensor: # Frames still to be said, (B,)
     "How long will it be? A prompt whose text is known also tells the pace"
     n = batch.prompt_text_len
-    said = durations.cumsum(1).gather(1, (n-1).clamp(min=0)[:,None])[:,0]
-    pace = (batch.prompt_len/said.clamp(min=1e-3)).clamp(.5, 2.)
+    prompt_frames = durations.cumsum(1).gather(1, (n-1).clamp(min=0)[:,None])[:,0]
+    pace = (batch.prompt_len/prompt_frames.clamp(min=1e-3)).clamp(.5, 2.)
     total = durations.sum(1)*torch.where(batch.continues & (n>0), pace, 1.)
     return torch.maximum(total + batch.text_start, .15*total)/speed
 

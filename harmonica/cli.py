@@ -91,9 +91,9 @@ def preprocess(
     if check: return look(speech, limits, wordless)
     sound, part, dev = _only_sound(codec, nar, flat), _share(shard), pick_device(device)
     out = to_write(place_for(sources, corpora, root, out, "flat" if flat else "sound" if sound else "codes"))
-    when = aligner_of(aligner, dev)
-    if flat or sound: return print(_flat(speech, codec, nar, out, when, dev, limits if flat else None))
-    how = dict(limits=limits, aligner=when, wordless=wordless)
+    aligner = aligner_of(aligner, dev)
+    if flat or sound: return print(_flat(speech, codec, nar, out, aligner, dev, limits if flat else None))
+    how = dict(limits=limits, aligner=aligner, wordless=wordless)
     say_of(out, encode(speech, codec, out, part, num_proc, dev, how), speech)
     if report: print(make_report(out, codec))
 
@@ -304,12 +304,12 @@ def synthesize(
 # %% ../nbs/80_cli.ipynb #ea755d4c
 def _mark_of(path):
     from harmonica.watermark import is_synthetic
-    said = is_synthetic(path)
-    sure = f"confidence {said['confidence']:.2f}" + (f"; its comment says: {said['note']}" if said["note"] else "")
-    where = ", ".join(f"{10*i}-{10*i+10} s" for i,v in enumerate(said["windows"]) if v >= .5)
-    if said["marked"]: tell(f"{path}: marked as synthetic speech ({where}; {sure})")
+    found = is_synthetic(path)
+    sure = f"confidence {found['confidence']:.2f}" + (f"; its comment says: {found['note']}" if found["note"] else "")
+    where = ", ".join(f"{10*i}-{10*i+10} s" for i,v in enumerate(found["windows"]) if v >= .5)
+    if found["marked"]: tell(f"{path}: marked as synthetic speech ({where}; {sure})")
     else: tell(f"{path}: no mark found ({sure}); that is no proof of a human speaker")
-    return 0 if said["marked"] else 1
+    return 0 if found["marked"] else 1
 
 # %% ../nbs/80_cli.ipynb #75225a8b
 def _look_at(path):

@@ -216,8 +216,8 @@ def _by_ffmpeg(src, failed):
             with open(Path(d)/"in", "wb") as f: shutil.copyfileobj(src, f)
         except OSError as e: raise (_no_room() if e.errno == errno.ENOSPC else failed) from None
         cmd = ["ffmpeg", "-nostdin", "-v", "error", "-i", f"{d}/in", *"-vn -map 0:a:0 -c:a pcm_s16le".split()]
-        told = subprocess.run([*cmd, f"{d}/out.wav"], capture_output=True).stderr
-        if os.strerror(errno.ENOSPC).encode() in told: raise _no_room()
+        log = subprocess.run([*cmd, f"{d}/out.wav"], capture_output=True).stderr
+        if os.strerror(errno.ENOSPC).encode() in log: raise _no_room()
         try: return sf.SoundFile(io.BytesIO((Path(d)/"out.wav").read_bytes()))
         except (OSError, sf.LibsndfileError): raise failed from None
 

@@ -89,8 +89,8 @@ def _complain(prog, text): print(f"{prog}: {' '.join(text.split())}", file=sys.s
 # %% ../nbs/78_command.ipynb #02d5fec8
 def _stopped(prog, e, came):
     "What is said of a run that was stopped; an import that was interrupted may say ImportError"
-    told = str(e) if isinstance(e, KeyboardInterrupt) else ""
-    _complain(prog, f"stopped. {told or 'The same command begins again, or goes on where it can.'}")
+    reason = str(e) if isinstance(e, KeyboardInterrupt) else ""
+    _complain(prog, f"stopped. {reason or 'The same command begins again, or goes on where it can.'}")
     return 128+(came[-1] if came else signal.SIGINT)
 
 # %% ../nbs/78_command.ipynb #78000013

@@ -619,8 +619,8 @@ def sentence(text:str)->str:
 @patch
 def _held_out(self:CodesDataset, splits)->np.ndarray: # (N,) bool
     "Rows whose sentence one of the caches keeps for measuring"
-    said = np.array([sentence(t) for t in self.ds["text"][:]], dtype=object)
-    return np.isin(said, list(set(said[(splits=="valid") | (splits=="test")])-{""}))
+    texts = np.array([sentence(t) for t in self.ds["text"][:]], dtype=object)
+    return np.isin(texts, list(set(texts[(splits=="valid") | (splits=="test")])-{""}))
 
 @patch
 def __len__(self:CodesDataset): return len(self.rows)

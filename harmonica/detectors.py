@@ -361,13 +361,13 @@ def words(
     import jiwer
     if text.isupper(): heard = heard.upper()          # a text all in capitals is read as one
     join = lambda m: m[0] if set(m[0]) <= set("aio ") else m[0].replace(" ", "")     # F B I is one word, "I, a" are two
-    said = lambda x: re.sub(r"\b(?:[a-z] )+[a-z]\b", join, " ".join(spoken(x).split()))
-    a, b = said(text), said(heard)
+    plain = lambda x: re.sub(r"\b(?:[a-z] )+[a-z]\b", join, " ".join(spoken(x).split()))
+    a, b = plain(text), plain(heard)
     if not a: return dict(words=0, word_edits=len(b.split()), chars=0, char_edits=len(b), wer=None, cer=None)
     edits = lambda o: o.substitutions + o.deletions + o.insertions
     # was it 555-0199 or 5,550,199? The sound is the same, so is the row of figures
     if any(c.isdigit() for c in text) and any(c.isdigit() for c in heard):
-        a, b = min((a, b), tuple(said(_figure_by_figure(x)) for x in (text, heard)),
+        a, b = min((a, b), tuple(plain(_figure_by_figure(x)) for x in (text, heard)),
             key=lambda p: edits(jiwer.process_words(*p)))
     w, c = jiwer.process_words(a, b), jiwer.process_characters(a, b)
     return dict(words=len(a.split()), word_edits=edits(w), chars=len(a), char_edits=edits(c), wer=w.wer, cer=c.cer)
@@ -423,14 +423,14 @@ def judge(
 )->dict: # failure: True, False, or None where it can't be judged
     "Hold the symptoms against the limits"
     lim = {**LIMITS, **(limits or {})}
-    gone, said = s["silent_share"] >= 1., s.get("pace")
-    little = said is not None and said < lim["short"]
-    abrupt = not gone and s["ending"] > lim["ending"] and (said is None or said < lim["ending_said"])
+    gone, pace = s["silent_share"] >= 1., s.get("pace")
+    little = pace is not None and pace < lim["short"]
+    abrupt = not gone and s["ending"] > lim["ending"] and (pace is None or pace < lim["ending_said"])
     out = dict(silence=gone or s["silence"] > lim["silence"] or s["silent_share"] > lim["silent_share"],
         clipping=s["clipping"] > lim["clipping"],
         looping=s["looping"] > lim["looping_said" if text and repeats(text) else "looping"],
         noise=not gone and s["noise"] < lim["noise"], cut_short=little or abrupt,
-        endless=None if said is None else said > lim["long"])
+        endless=None if pace is None else pace > lim["long"])
     if cer is not None: out["gibberish"] = cer > lim["gibberish"]
     return out
 

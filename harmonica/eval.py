@@ -245,11 +245,11 @@ def _nearest(items):
     for k in ("ge2e", "dvec"):
         v, p = ([x.get(f"{k}_flat") for x in both] for both in (voices, prompts))
         asked = {x: it.get("speaker") or x for it,x in zip(items, p) if x}   # one, however often it comes
-        order, told = {x: i for i,x in enumerate(asked)}, [i for i in range(len(items)) if v[i] and p[i]]
-        if not told or len(set(asked.values())) < 2: continue
+        order, rows = {x: i for i,x in enumerate(asked)}, [i for i in range(len(items)) if v[i] and p[i]]
+        if not rows or len(set(asked.values())) < 2: continue
         speakers = len(set(asked.values()))
-        found = nearest_voice(read(v[i] for i in told), [order[p[i]] for i in told], read(asked), list(asked.values()))
-        for i,yes in zip(told, found): items[i][f"nearest_{k}"] = yes
+        found = nearest_voice(read(v[i] for i in rows), [order[p[i]] for i in rows], read(asked), list(asked.values()))
+        for i,yes in zip(rows, found): items[i][f"nearest_{k}"] = yes
     return dict(speakers=speakers) if speakers else {}
 
 # %% ../nbs/70_eval.ipynb #52eef94b

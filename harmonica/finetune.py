@@ -30,9 +30,9 @@ def own_speech(
 )->list: # Of Utterance
     "Recordings of one speaker; of some sentences all readings are held out"
     found = list(corpus(*recognise(path)))
-    said = list(dict.fromkeys(sentence(u.text) for u in found))
-    if len(said) < 5: valid = 0
-    kept = {s for i,s in enumerate(said) if valid and i%valid == valid//2}
+    texts = list(dict.fromkeys(sentence(u.text) for u in found))
+    if len(texts) < 5: valid = 0
+    kept = {s for i,s in enumerate(texts) if valid and i%valid == valid//2}
     return [replace(u, speaker=speaker, split="valid" if sentence(u.text) in kept else "train") for u in found]
 
 # %% ../nbs/57_finetune.ipynb #1f21b6c1
@@ -126,9 +126,9 @@ def tune(
             "they were; more recordings, or a smaller training.lr, may help")
     best, after = merge_lora(best or load_model(init, device, kind)), t.best if s.valid else None
     best.info, seconds = info, round(float(s.dataset.lengths.sum()/s.card["frame_rate"]), 1)
-    told = dict(method="lora" if lora else "full", utterances=len(s.dataset), seconds=seconds, before=before,
+    about = dict(method="lora" if lora else "full", utterances=len(s.dataset), seconds=seconds, before=before,
         after=after, steps=t.step)
-    path = save_model(folder/f"{kind}.safetensors", best, finetuned=told)
+    path = save_model(folder/f"{kind}.safetensors", best, finetuned=about)
     return dict(path=path, before=before, after=after, steps=t.step)
 
 # %% ../nbs/57_finetune.ipynb #98b26bcc

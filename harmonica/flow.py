@@ -139,10 +139,10 @@ def frames(self:FlowNAR,
 )->Tensor: # (B,T,D)
     "What is known of every target frame: the sounding symbol and book 0"
     text = self.text(batch.text, batch.text_len)
-    sounding, when = expand_by_duration(text, batch.durations.float(), codes.shape[1], batch.start.float())
+    sounding, places = expand_by_duration(text, batch.durations.float(), codes.shape[1], batch.start.float())
     known = (batch.durations.sum(1) > 0)[:,None,None]
     book0 = self.book0(torch.where(codes < 0, self.cfg.n_bins, codes))
-    return self.about(torch.cat([sounding, when], -1))*known + book0
+    return self.about(torch.cat([sounding, places], -1))*known + book0
 
 # %% ../nbs/41_flow.ipynb #8d8d3112
 def time_features(
@@ -438,10 +438,10 @@ def __getitem__(self:RetoldCrops, i:int)->SpeechBatch:
     rng = np.random.default_rng([self.seed, i])
     batch, windows, rows = self.pairs.draw(rng, self.T, self.batch)
     wav, _, pitch = _sound(windows)
-    told = self.flow.repaint(batch, rng.uniform(.1, .55),
+    painted = self.flow.repaint(batch, rng.uniform(.1, .55),
                              generator=torch.Generator().manual_seed(int(rng.integers(1<<31))))
     retold = torch.from_numpy(rng.random(len(wav)) < self.share)[:,None,None]
-    z, n = torch.where(retold, told, batch.latents), int(batch.n_frames.min())
+    z, n = torch.where(retold, painted, batch.latents), int(batch.n_frames.min())
     band = torch.tensor([float(r["band"]) for r in rows])
     c = self.pairs.codec.cfg
     return SpeechBatch(wav[:,:n*c.hop], pitch[:,:n*c.sub], band, c.sample_rate, z[:,:n])

@@ -165,8 +165,8 @@ class Judges:
             if k not in SCORES: raise ValueError(f"unknown score {k!r}: choose from {', '.join(SCORES)}")
             if not there[k]: need(SCORES[k][0], f"score {k}", SCORES[k][2])
         absent = [k for k in SCORES if not there[k]] if scores is None else []
-        told = lambda k: f"package {SCORES[k][0]} is not installed: pip install {SCORES[k][2]}"
-        self.missing = {k: told(k) for k in absent}
+        lacks = lambda k: f"package {SCORES[k][0]} is not installed: pip install {SCORES[k][2]}"
+        self.missing = {k: lacks(k) for k in absent}
         if asr is None: self.missing["words"] = _no_ear
         self.names = tuple(k for k in SCORES if there[k]) if scores is None else tuple(scores)
         self.ear = None if asr is None else asr if callable(asr) else Ear(asr)

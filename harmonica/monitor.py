@@ -381,13 +381,13 @@ class Alarms:
     def __init__(self,
         every:int=100,    # Updates between two looks
         write=tqdm.write, # Takes the line
-    ): self.every, self.write, self.said = every, write, set()
+    ): self.every, self.write, self.raised = every, write, set()
 
     def after_step(self, t):
         if t.step % self.every or not (t.folder/"log.jsonl").exists(): return
         for a in diagnose(read_log(t.folder)):
-            if a["why"] in self.said: continue
-            self.said.add(a["why"])
+            if a["why"] in self.raised: continue
+            self.raised.add(a["why"])
             self.write(f"ALARM at step {t.step}: {a['what']}. Likely: {a['why']}. Try: {a['do']}.")
 
 # %% ../nbs/52_monitor.ipynb #0fd8b728

@@ -244,10 +244,10 @@ def book_passes(self:NAR, batch, guidance=1.):
     ask = lambda c, j, codes, out: out(self(c, codes, torch.full((len(batch),), j, device=codes.device)))
     if guidance == 1 or batch.continues.all(): return lambda *a: ask(sees, *a)
     nobody = dict(prompt=batch.prompt[...,:0], prompt_len=0*batch.prompt_len, continues=batch.continues & False)
-    null, far = self.encode(replace(batch, **nobody)), torch.where(batch.continues, 1., guidance)[:,None,None]
+    null, scale = self.encode(replace(batch, **nobody)), torch.where(batch.continues, 1., guidance)[:,None,None]
     def guided(*a):
         with_it, without = ask(sees, *a), ask(null, *a)
-        return without + far*(with_it-without)
+        return without + scale*(with_it-without)
     return guided
 
 # %% ../nbs/40_nar.ipynb #c6db537f

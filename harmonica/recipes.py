@@ -433,27 +433,29 @@ class Painter:
         nar:NAR, # Trained on its codes
         aligner, # Knows when what is said
     ):
-        said = getattr(nar, "info", {})
-        if said.get("codec_hash", codec.hash) != codec.hash:
-            raise ValueError(f"the NAR was trained on codes of another codec ({said.get('codec', '?')} "
-                f"{said['codec_hash']}) than the one given ({codec.name} {codec.hash}): give the codec it was "
+        info = getattr(nar, "info", {})
+        if info.get("codec_hash", codec.hash) != codec.hash:
+            raise ValueError(f"the NAR was trained on codes of another codec ({info.get('codec', '?')} "
+                f"{info['codec_hash']}) than the one given ({codec.name} {codec.hash}): give the codec it was "
                 "trained with")
         self.codec, self.nar, self.aligner = codec, nar.eval(), aligner
         # as `Voice` does
-        self.how = dict(n_q=said.get("n_books"), guidance=said.get("guidance", 1.), entries=codec.entries)
-        self.tokenizer = Tokenizer.from_dict(said["tokenizer"])
-        self.most = codec.frames(max(said.get("prompt_seconds", [10.])))
+        self.how = dict(n_q=info.get("n_books"), guidance=info.get("guidance", 1.), entries=codec.entries)
+        self.tokenizer = Tokenizer.from_dict(info["tokenizer"])
+        self.most = codec.frames(max(info.get("prompt_seconds", [10.])))
         self.heard = {} # the last codes of each speaker: the prompt of their next utterance
 
     def __call__(self, clip, text, speaker):
         "Clip, str, str -> (T,code_dim); None where there is no prompt, or the text is not what is said"
         codes = self.codec.encode(clip)
         prompt, self.heard[speaker] = self.heard.get(speaker), codes[:,:self.most]
-        when = [] if prompt is None else self.aligner.durations(clip, text, self.codec.frame_rate, codes.shape[1])
-        if not len(when): return None
+        if prompt is None: return None
+        durations = self.aligner.durations(clip, text, self.codec.frame_rate, codes.shape[1])
+        if not len(durations): return None
         tokens = self.tokenizer.encode(text, edges=True)
-        when = [torch.tensor(when)] if len(when) == len(tokens) else None       # letters have no durations of their own
-        return self.nar.generate(Batch.of([tokens], [prompt], cfg=self.nar.cfg), [codes[0]], when, **self.how)[0][1]
+        durations = [torch.tensor(durations)] if len(durations) == len(tokens) else None # letters have none
+        asked = Batch.of([tokens], [prompt], cfg=self.nar.cfg)
+        return self.nar.generate(asked, [codes[0]], durations, **self.how)[0][1]
 
 # %% ../nbs/55_recipes.ipynb #3ee3a102
 def train(

@@ -297,12 +297,12 @@ def _card(rep, it, other=None):
     facts = [f"{m.name} {v:.{m.digits}f}" for k,m in METRICS.items() if (v := _number_of(it, k)) is not None]
     facts += [f"{m.yes}: {'yes' if it[k] else 'no'}" for k,m in METRICS.items() if m.yes and k in it]
     twin = next((x for x in other.items if x["id"] == it["id"]), None) if other else None
-    said = f'<div class="said">text: {escape(it["text"])}</div>' if it.get("text") else ""
+    words = f'<div class="said">text: {escape(it["text"])}</div>' if it.get("text") else ""
     if twin is None: sides = _side(rep, it, wide=430 if other else 900)
     else: sides = f'{_side(rep, it, rep.results["name"], 430)}{_side(other, twin, other.results["name"], 430)}'
     head = f'<b>{escape(it["id"])}</b> {bad}<span class="dim">{it.get("seconds", "")} s</span>'
     facts = f'<small>{escape(", ".join(facts))}</small>'
-    return f'<div class="clip">{head}{said}<div class="sides">{sides}</div>{facts}</div>'
+    return f'<div class="clip">{head}{words}<div class="sides">{sides}</div>{facts}</div>'
 
 # %% ../nbs/66_report.ipynb #c75518d1
 @patch
@@ -384,8 +384,8 @@ def _question(q, of, text, left, right):
     answers = dict(left="left", same="no difference", right="right").items()
     pick = "".join(f'<label><input type="radio" name="q{q}" value="{v}"> {t}</label> ' for v,t in answers)
     sides = "".join(f"<div><b>{name}</b>{c._repr_html_()}</div>" for name,c in (("left", left), ("right", right)))
-    said = f'<div class="said">{escape(text)}</div>'
-    head = f'<div class="dim">{q+1} of {of}</div>{said}<div class="sides">{sides}</div>'
+    words = f'<div class="said">{escape(text)}</div>'
+    head = f'<div class="dim">{q+1} of {of}</div>{words}<div class="sides">{sides}</div>'
     pick = f'<div role="radiogroup" aria-label="Which is better?">{pick}</div>'
     return f'<section class="clip" id="pair{q}">{head}{pick}</section>'
 

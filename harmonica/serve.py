@@ -207,8 +207,8 @@ class Voices:
         from harmonica.codec import packaged_voices
         from harmonica.files import sweep_litter
         self.voice, self.folder, self.most = voice, Path(folder) if folder else None, most
-        told = ("sex", "accent", "licence", "consent")
-        self.facts = {n: dict(name=n, **{k: f[k] for k in told}, packaged=True) for n,f in packaged_voices().items()}
+        shown = ("sex", "accent", "licence", "consent")
+        self.facts = {n: dict(name=n, **{k: f[k] for k in shown}, packaged=True) for n,f in packaged_voices().items()}
         self.heard = {}                                                    # name: Voice
         if self.folder: sweep_litter(self.folder)
         for p in sorted(self.folder.glob("*.json")) if self.folder and self.folder.is_dir() else ():
@@ -463,8 +463,8 @@ async def health(self:Server, request):
     "GET /health"
     from starlette.responses import JSONResponse
     well = self.worker.alive()
-    told = dict(status="ok" if well else "dead", version=__version__, jobs=len(self.worker.jobs))
-    return JSONResponse(told, 200 if well else 503)
+    state = dict(status="ok" if well else "dead", version=__version__, jobs=len(self.worker.jobs))
+    return JSONResponse(state, 200 if well else 503)
 
 # %% ../nbs/85_serve.ipynb #5e79cbff
 @patch

@@ -233,8 +233,8 @@ def _dice(self:Trainer, i, name=""):
 def out_of_memory(e:BaseException)->bool:
     "Is this what a device says when its memory is too small?"
     if isinstance(e, (torch.OutOfMemoryError, MemoryError)): return True
-    told = ("out of memory", "can't allocate memory", "not enough memory")
-    return isinstance(e, RuntimeError) and any(w in str(e) for w in told)
+    signs = ("out of memory", "can't allocate memory", "not enough memory")
+    return isinstance(e, RuntimeError) and any(w in str(e) for w in signs)
 
 # %% ../nbs/50_train.ipynb #5046329e
 def cut(
@@ -318,8 +318,8 @@ _PATIENCE = 5 # Updates in a row whose loss or gradient is not a number
 def _is_finite(self:Trainer, sums):
     "Are all losses and gradients of an update numbers? (float16 has its own way with gradients)"
     names = ["", *[f"{k}_" for k in self.others]]
-    told = [f"{k}loss" for k in names]+[f"{k}grad_norm" for k in names if not self.scalers[k].is_enabled()]
-    return all(bool(torch.isfinite(torch.as_tensor(sums[k][0]))) for k in told if k in sums)
+    keys = [f"{k}loss" for k in names]+[f"{k}grad_norm" for k in names if not self.scalers[k].is_enabled()]
+    return all(bool(torch.isfinite(torch.as_tensor(sums[k][0]))) for k in keys if k in sums)
 
 # %% ../nbs/50_train.ipynb #6eae8dc5
 @patch

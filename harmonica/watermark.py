@@ -157,8 +157,8 @@ def _confidence(self:Watermark, x):
     levels = _levels(spec)
     on = _loud(spec, levels)[None,None]
     if not on.any(): return 0. # silence
-    said = [_read(levels[None,:_BANDS], on, pace, layers) for pace,layers in self.readers.items()]
-    sure, says = torch.stack(said).T
+    found = [_read(levels[None,:_BANDS], on, pace, layers) for pace,layers in self.readers.items()]
+    sure, says = torch.stack(found).T
     return float((sure.softmax(0)*says).sum().clamp(0, 1))
 
 @patch
