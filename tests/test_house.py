@@ -116,6 +116,20 @@ def test_players_that_stand_side_by_side_differ(nb):
             sounds = re.findall(r'src="data:audio/[^"]+"', "".join(o.get("data", {}).get("text/html", [])))
             assert len(set(sounds)) == len(sounds), f"{nb.name}: players of the same sound beside each other in cell {c['id']}"
 
+PLUMBING = set("01_phones 03_files 04_schema 06_crops 09_pretrained 14_html 18_lists 19_download 59_preprocess 78_command 79_script 80_cli".split())
+
+@each
+def test_chapters_end_in_what_can_go_wrong(nb):
+    "With an example that was run and, but for rooms of plumbing, three exercises with folded answers"
+    if nb.stem == "index": return
+    all_cells = json.loads(nb.read_text(encoding="utf-8"))["cells"]
+    at = [i for i,c in enumerate(all_cells) if "## What can go wrong" in "".join(c["source"])]
+    assert len(at) == 1, f"{nb.name}: one passage 'What can go wrong'"
+    rest = all_cells[at[0]:]
+    if nb.parent.name == "nbs" and nb.stem != "60_infer": assert any(c.get("outputs") for c in rest), f"{nb.name}: nothing is broken on purpose"
+    answers = sum("".join(c["source"]).count("<details>") for c in rest if c["cell_type"] == "markdown")
+    assert answers >= 3 or nb.stem in PLUMBING, f"{nb.name}: {answers} exercises with an answer"
+
 def test_readme_is_the_index():
     assert (ROOT/"README.md").read_text(encoding="utf-8") == readme(), "README.md is not made from nbs/index.ipynb: make readme"
     assert {p.name: p.read_bytes() for p in (ROOT/"nbs/sounds").glob("*")} == sounds(), "nbs/sounds is not made from nbs/index.ipynb: make readme"
