@@ -6,7 +6,7 @@ Docs: https://harmonica-tts.github.io/harmonica/recipes.html.md"""
 
 # %% auto #0
 __all__ = ['RECIPES', 'train_codec', 'train_ar', 'train_nar', 'speech_of', 'ensure_codes', 'Supply', 'supply', 'Export',
-           'open_run', 'start_from', 'ar_loss', 'NARLoss', 'Recipe', 'recipe', 'sized', 'from_codes', 'ar_recipe',
+           'open_run', 'start_from', 'ar_loss', 'NARLoss', 'Recipe', 'recipe', 'with_facts', 'from_codes', 'ar_recipe',
            'stroke_entries', 'nar_recipe', 'crops', 'from_sound', 'aligner_recipe', 'codec_recipe', 'adversarial',
            'decoder_recipe', 'speech', 'mel_recipe', 'fit', 'retold', 'flow_recipe', 'Painter', 'train', 'load_trained',
            'take_weights']
@@ -243,7 +243,7 @@ def recipe(f):
     return f
 
 # %% ../nbs/55_recipes.ipynb #71f0bded
-def sized(cls, section, s, **more):
+def with_facts(cls, section, s, **more):
     "The model config of a section, with what the data decides"
     names = {f.name for f in fields(cls)}
     facts = dict(vocab_size=s.tokenizer.vocab_size, n_q=s.card["n_q"], n_bins=s.card["codebook_size"],
@@ -267,7 +267,7 @@ def ar_recipe(cfg, device, start=None)->Recipe:
     s = supply(cfg, cfg.model.ar.group, device)
     few = np.linspace(0, len(s.dataset)-1, 50).astype(int)
     measured = np.mean([s.dataset.durations(i).any() for i in few]) > .5
-    cfg.model.ar = sized(ARConfig, cfg.model.ar, s, measured=bool(measured))
+    cfg.model.ar = with_facts(ARConfig, cfg.model.ar, s, measured=bool(measured))
     torch.manual_seed(cfg.training.seed)
     return from_codes(cfg, s, AR(cfg.model.ar), [CodebookUse(), *[Attention()]*bool(s.valid)], ar_loss)
 
@@ -290,7 +290,7 @@ def stroke_entries(
 def nar_recipe(cfg, device, start=None)->Recipe:
     "A NAR, from cached codes"
     s = supply(cfg, 1, device, nar=True)      # a voice can be learned from speech in any language, written down or not
-    cfg.model.nar = nar = sized(NARConfig, cfg.model.nar, s)
+    cfg.model.nar = nar = with_facts(NARConfig, cfg.model.nar, s)
     n_books = 1 if nar.stroke else cfg.inference.n_books      # a vector in one stroke needs no books above the first
     torch.manual_seed(cfg.training.seed)
     return from_codes(cfg, s, NAR(nar), [Books()]*bool(s.valid), NARLoss(stroke_entries(nar, s.codec)),
