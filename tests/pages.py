@@ -1,4 +1,4 @@
-"How the site shows an API and its pictures. pyproject.toml names `Written` and `Described` to nbdev, which makes the pages"
+"How the site shows an API and its pictures. pyproject.toml names `Written`, `Once` and `Described` to nbdev, which makes the pages"
 import ast, inspect, json, re
 from dataclasses import is_dataclass
 from importlib import import_module
@@ -50,6 +50,14 @@ class Written(BasicMarkdownRenderer):
         self.fn = self.nm
         try: self.dm = written(there)
         except (OSError, TypeError): pass    # made by other code: there is nothing to read
+
+class Once(Processor):
+    "Where the code itself is shown, no signature is shown before it: only the title and where it is from"
+    def begin(self):
+        for doc,code in zip(self.nb.cells, self.nb.cells[1:]):
+            if 'code-summary: "Exported source"' not in code.source: continue
+            for o in doc.get("outputs", []):
+                if "text/markdown" in o.get("data", {}): o["data"]["text/markdown"] = re.sub(r"```python\n.*", "", "".join(o["data"]["text/markdown"]), flags=re.S)
 
 def last_words(markdown):
     "The last paragraph of a passage as plain text, up to 200 letters"

@@ -15,6 +15,7 @@ STYLE = """<style>
   .jp-InputArea-editor { border: 0; background: #f6f6f4; } .jp-RenderedHTMLCommon table { margin-left: 0; } blockquote { margin: 0 0 1rem; color: #555; }
   nav.site summary { cursor: pointer; font-weight: bold; }
   .jp-InputArea-editor pre { white-space: pre-wrap; overflow-wrap: anywhere; } .jp-OutputArea-output pre { overflow-x: auto; white-space: pre; } .jp-RenderedHTMLCommon table { display: block; overflow-x: auto; max-width: 100%; }
+  .jp-RenderedMarkdown .highlight pre { font: .85rem/1.3 monospace; white-space: pre-wrap; } .jp-OutputArea-output { padding-left: 5px; }
   .jp-RenderedHTMLCommon { overflow-wrap: anywhere; } img { max-width: 100%; height: auto; }
   @media (max-width: 50rem) { body { display: block; padding: .5rem; } nav.site { position: static; max-height: none; } .jp-Notebook, .jp-Cell { padding-left: 0 !important; padding-right: 0 !important; } }
   @media (prefers-color-scheme: dark) { body, .jp-Notebook, .jp-RenderedHTMLCommon { background: #16181c !important; color: #ddd !important; } nav.site a { color: #8fbce6; } .jp-InputArea-editor { background: #22252b; } .jp-OutputArea-output img { background: #fff; } }
@@ -89,9 +90,9 @@ def too_wide(out=ROOT/"_docs", shots=None, sizes=((360, 780), (1280, 900))):
         browser = p.chromium.launch(executable_path=chrome, args=["--no-sandbox"])
         page = browser.new_page()
         for f in sorted(Path(out).rglob("*.html")):
-            page.goto(f.as_uri(), wait_until="load")
             for width,height in sizes:
                 page.set_viewport_size(dict(width=width, height=height))
+                page.goto(f.as_uri(), wait_until="load")
                 if (wide := page.evaluate("document.documentElement.scrollWidth")) > width: found.append(f"{f.name}: {wide} wide on a screen of {width}")
                 if shots: page.screenshot(path=Path(shots)/f"{f.stem}-{width}.png")
         browser.close()

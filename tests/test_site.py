@@ -5,7 +5,7 @@ from importlib import import_module
 from pathlib import Path
 import pytest, tomllib, yaml
 sys.path.insert(0, str(Path(__file__).parent))
-from pages import SYMBOLS, Described, Written, last_words, packaged
+from pages import SYMBOLS, Described, Once, Written, last_words, packaged
 from preview import broken
 from twice import differing
 from test_house import BADGE, INSTALL, NBS, ROOT, canon, cells, each, ini, names
@@ -45,6 +45,7 @@ def test_comments_of_a_dataclass_and_stacked_decorators_are_shown_by_a_page():
 
 def test_the_site_is_told_so():
     assert tomllib.loads((ROOT/"pyproject.toml").read_text())["tool"]["nbdev"]["renderer"] == "pages.Written"
+    assert tomllib.loads((ROOT/"pyproject.toml").read_text())["tool"]["nbdev"]["doc_procs"].split() == ["pages:Once", "pages:Described"]
     assert "PYTHONPATH=tests" in re.search(r"^docs:.*\n(.*)", (ROOT/"Makefile").read_text(), re.M)[1]
 
 def test_a_name_that_two_rooms_have_is_shown_from_its_own():
@@ -58,6 +59,15 @@ def test_a_name_that_two_rooms_have_is_shown_from_its_own():
 def test_code_that_teaches_is_shown(nb, taught):
     shown = "\n".join(s for s in cells(ROOT/f"nbs/{nb}.ipynb") if re.match(r"#\|\s*exports\b", s))
     assert set(taught.split()) <= set(re.findall(r"^(?:class|def) (\w+)", shown, re.M))
+
+def test_what_is_shown_as_code_is_not_shown_as_a_signature_too():
+    from fastcore.nbio import dict2nb
+    doc = lambda: dict(cell_type="code", metadata={}, source="show_doc(f)", outputs=[dict(output_type="display_data", metadata={}, data={"text/markdown": ["### f\n\n", "```python\ndef f(x)\n```\n\n*Why*"]})])
+    code = dict(cell_type="code", metadata={}, source='#| code-fold: show\n#| code-summary: "Exported source"\ndef f(x): pass', outputs=[])
+    nb = dict2nb(dict(metadata={}, nbformat=4, nbformat_minor=5, cells=[doc(), code, doc()]))
+    Once(nb).begin()
+    first, last = ("".join(nb.cells[i].outputs[0]["data"]["text/markdown"]) for i in (0, 2))
+    assert first == "### f\n\n" and "def f(x)" in last
 
 # -- pictures and sounds
 
