@@ -8,7 +8,6 @@ Docs: https://harmonica-tts.github.io/harmonica/ar.html.md"""
 __all__ = ['BEGIN', 'SPEAKER', 'ARConfig', 'AR', 'n_steps', 'code_metrics', 'StepLinear', 'StepStack', 'attend']
 
 # %% ../nbs/30_ar.ipynb #3262a269
-import weakref
 from dataclasses import dataclass, replace
 from typing import Literal
 import torch, torch.nn as nn, torch.nn.functional as F
@@ -16,7 +15,7 @@ from torch import Tensor
 from fastcore.basics import patch
 from .schema import Depth, Flag, NotNegative, Part, Positive, Size, Sized
 from .batch import Batch, length_mask
-from .blocks import KVCache, Transformer, angles, evaluating, prefix_mask
+from .blocks import KVCache, Transformer, angles, evaluating, laid_out, prefix_mask
 from .context import Conditioned, Context, TARGET, pack, pick
 from .length import LengthControl, length_loss, stretch
 from .sample import sample
@@ -295,9 +294,6 @@ def attend(q, k, v, mask=None):
     a = q@k.transpose(-1,-2)*q.shape[-1]**-.5
     return (a if mask is None else a.masked_fill(~mask, float("-inf"))).softmax(-1)@v
 
-# %% ../nbs/30_ar.ipynb #4a2c0ad2
-_stacks = weakref.WeakKeyDictionary() # AR -> what its numbers were, and its StepStack
-
 # %% ../nbs/30_ar.ipynb #3d6b91c2
 @patch
 @torch.no_grad()
@@ -305,10 +301,7 @@ def step_stack(self:AR,
     int8:bool=False, # As in `StepLinear`
 )->StepStack:
     "This model, laid out for steps"
-    now = int8, *((p.data_ptr(), 0 if p.is_inference() else p._version) for p in self.parameters())
-    was, stack = _stacks.get(self, (None, None))
-    if was != now: _stacks[self] = now, (stack := StepStack(self, int8))
-    return stack
+    return laid_out(self, StepStack, int8)
 
 # %% ../nbs/30_ar.ipynb #d33dbc75
 @patch

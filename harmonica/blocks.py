@@ -6,9 +6,10 @@ Docs: https://harmonica-tts.github.io/harmonica/blocks.html.md"""
 
 # %% auto #0
 __all__ = ['angles', 'rotate', 'KVCache', 'Attention', 'Block', 'steer', 'Transformer', 'evaluating', 'prefix_mask',
-           'CodeEmbedding', 'TextEncoder']
+           'quick_halves', 'PackedStack', 'laid_out', 'CodeEmbedding', 'TextEncoder']
 
 # %% ../nbs/25_blocks.ipynb #bfbeb055
+import weakref
 from contextlib import contextmanager
 import torch, torch.nn as nn, torch.nn.functional as F
 from torch import Tensor
@@ -240,6 +241,102 @@ def prefix_mask(
     S = prefix.shape[1]
     past = torch.ones(S, S, dtype=torch.bool, device=prefix.device).tril()
     return ((past | prefix[:,None]) & real[:,None])[:,None]
+
+# %% ../nbs/25_blocks.ipynb #5ac4d002
+def quick_halves(
+    device, # Where a model lives
+)->bool:
+    "Does this processor have instructions that multiply bfloat16? All others are slower with it"
+    can = lambda name: getattr(torch.cpu, name, bool)()
+    return torch.device(device).type == "cpu" and (can("_is_avx512_bf16_supported") or can("_is_amx_tile_supported"))
+
+# %% ../nbs/25_blocks.ipynb #5ac4d003
+class PackedStack:
+    "A `Transformer` without gradients, for rows of any length that lie end to end"
+    def __init__(self,
+        body:Transformer, # Its numbers are taken as they are now
+        half:bool=False, # Multiply in bfloat16, where the processor has instructions for it
+    ):
+        norm, D = body.norm.weight.detach(), body.d_model
+        self.kind = torch.bfloat16 if half and quick_halves(norm.device) else norm.dtype
+        lay = lambda m: m.weight.detach().to(self.kind)
+        self.layers = [[lay(m) for m in (b.attn.qkv, b.attn.out, b.up, b.down)] for b in body.blocks]
+        self.norms = torch.stack([*(m.weight.detach() for b in body.blocks for m in (b.norm1, b.norm2)), norm])
+        adas = [m.ada for m in (*body.blocks, body) if m.ada is not None]
+        self.ada = [torch.cat([getattr(a, k).detach() for a in adas]) for k in ("weight", "bias")] if adas else None
+        self.n_heads, self.dim = body.n_heads, D//body.n_heads
+
+# %% ../nbs/25_blocks.ipynb #5ac4d004
+@patch
+def rope(self:PackedStack,
+    pos:Tensor, # Positions, (N,)
+)->tuple: # cos and signed sin, (N,1,dim) each
+    "How far queries and keys are turned"
+    cos, sin = (o[0,:,0] for o in angles(pos[None], self.dim))
+    return torch.cat([cos, cos], -1), torch.cat([-sin, sin], -1)
+
+@patch
+def steered(self:PackedStack,
+    n:list, # Places of each row
+    cond:Tensor=None, # What steers each row, (R,cond_dim)
+): # A function of the number of a norm and x (N,D)
+    "The norms, each with the gain and the offset of its row"
+    if self.ada is None: return lambda i, x: F.rms_norm(x, x.shape[-1:], self.norms[i])
+    s = F.linear(cond, *self.ada).view(len(cond), len(self.norms), 2, -1)
+    gain, shift = (1+s[:,:,0])*self.norms, s[:,:,1]
+    row = torch.arange(len(n), device=cond.device).repeat_interleave(torch.tensor(n, device=cond.device))
+    return lambda i, x: torch.addcmul(shift[row,i], F.rms_norm(x, x.shape[-1:]), gain[row,i])
+
+# %% ../nbs/25_blocks.ipynb #5ac4d005
+@patch
+def attend(self:PackedStack,
+    q:Tensor, k:Tensor, v:Tensor, # Of all rows, (H,N,dim)
+    n:list, # Places of each row
+    before:list=None, # Keys and values (H,P,dim) that a row sees in front of its own, a pair for each row
+)->Tensor: # (N,D)
+    "Each row looks at itself, and at what is before it"
+    found = []
+    for r,(q1,k1,v1) in enumerate(zip(*(o.split(n, 1) for o in (q, k, v)))):
+        if before is not None: k1, v1 = (torch.cat([b, o], 1) for b,o in zip(before[r], (k1, v1)))
+        found.append(F.scaled_dot_product_attention(q1[None], k1[None], v1[None])[0])
+    return torch.cat(found, 1).transpose(0, 1).flatten(1)
+
+@patch
+@torch.no_grad()
+def __call__(self:PackedStack,
+    x:Tensor, # Inputs of all rows, (N,D)
+    n:list, # Places of each row
+    rope:tuple, # From `rope`
+    cond:Tensor=None, # What steers each row, (R,cond_dim)
+    before=None, # A function of the layer that gives `before` of `attend`
+    keep:list=None, # Keys and values of each layer are left here
+)->Tensor: # (N,D)
+    "Run the stack"
+    (cos, sin), H, steered = rope, self.n_heads, self.steered(n, cond)
+    for i,(qkv,out,up,down) in enumerate(self.layers):
+        h = F.linear(steered(2*i, x).to(self.kind), qkv).view(len(x), 3*H, self.dim)
+        qk = h[:,:2*H].to(x.dtype)
+        qk = torch.addcmul(qk*cos, qk.roll(self.dim//2, -1), sin).to(self.kind)
+        q, k, v = (o.transpose(0, 1) for o in (qk[:,:H], qk[:,H:], h[:,2*H:]))
+        if keep is not None: keep.append((k, v))
+        x = x + F.linear(self.attend(q, k, v, n, before and before(i)), out)
+        u, g = F.linear(steered(2*i+1, x).to(self.kind), up).chunk(2, -1)
+        x = x + F.linear(F.silu(g)*u, down)
+    return steered(-1, x)
+
+# %% ../nbs/25_blocks.ipynb #5ac4d008
+_laid_out = weakref.WeakKeyDictionary() # Model -> what its numbers were, and what was made of them
+
+def laid_out(
+    model:nn.Module,
+    make, # A function of the model
+    *how, # and of these
+): # What it gave
+    "Made once, and anew when the model's numbers have changed"
+    now = make, how, *((p.data_ptr(), 0 if p.is_inference() else p._version) for p in model.parameters())
+    was, made = _laid_out.get(model, (None, None))
+    if was != now: _laid_out[model] = now, (made := make(model, *how))
+    return made
 
 # %% ../nbs/25_blocks.ipynb #6de3e3e5
 class CodeEmbedding(nn.Module):

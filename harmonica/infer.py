@@ -7,8 +7,9 @@ Docs: https://harmonica-tts.github.io/harmonica/infer.html.md"""
 # %% auto #0
 __all__ = ['NO_CONSENT', 'PROMPT_SECONDS', 'MAX_SECONDS', 'MAX_ALIGNED', 'LEAD', 'TAIL', 'WORST_FIT', 'ABREAST',
            'CHARS_PER_SECOND', 'PAUSES', 'Correction', 'Prompt', 'saved_voice', 'Sampling', 'sampling_of',
-           'trained_tokenizer', 'one_thread', 'calmly', 'Voice', 'packaged_aligner', 'dice', 'Line', 'speak_abreast',
-           'longest', 'sound_fault', 'code_fault', 'batches', 'speak_lines', 'fade', 'finished']
+           'trained_tokenizer', 'one_thread', 'calmly', 'Voice', 'packaged_aligner', 'framed', 'paint', 'dice', 'Line',
+           'speak_abreast', 'sounds', 'longest', 'sound_fault', 'code_fault', 'batches', 'speak_lines', 'fade',
+           'finished']
 
 # %% ../nbs/60_infer.ipynb #8bebd246
 import hashlib, json, os, re, time, warnings
@@ -246,7 +247,8 @@ class Voice:
         self.n_books, self.guidance = nar_info.get("n_books"), nar_info.get("guidance", 1.) # what the NAR does well
         self.painting = {k: nar_info[k] for k in ("steps", "guidance", "temperature") if k in nar_info} # and a flow
         self.listens = min(5., max(nar_info.get("prompt_seconds", [5.]))) # seconds of the prompt that a flow hears
-        self.int8, self.speaker = True, None # the AR from bytes, where the processor can; who else speaks `Line`s
+        self.int8, self.half = True, True # the AR from bytes, the flow in bfloat16, where the processor can
+        self.speaker, self.kept = None, None # who else speaks `Line`s; what the flow has heard
         self.check_models()
         self.prompt = prompt
         if prompt is not None:
@@ -328,7 +330,7 @@ def wearing(self:Voice,
 )->Voice:
     "The same models and pronunciations, with this prompt"
     me = Voice(self.codec, self.ar, self.nar, self.tokenizer, prompt, self.vocoder)
-    me.lexicon, me.int8, me.speaker = self.lexicon, self.int8, self.speaker
+    me.lexicon, me.int8, me.half, me.speaker = self.lexicon, self.int8, self.half, self.speaker
     return me
 
 # %% ../nbs/60_infer.ipynb #bb580083
@@ -464,7 +466,7 @@ def predict_fine(self:Voice,
     seed:int=0, # Of the noise that a flow begins with
 )->tuple: # What is settled, (n_q,T) or latents with their lead; what to decode: codes, vectors or latents (T,D)
     "The grain of the voice: the NAR's part"
-    if self.flows: return self.paint(request, codes0, durations, known, seed)
+    if self.flows: return paint([self], request, [codes0], [durations], [seed], known)[0]
     entries = self.codec.entries if self.codec.takes_vectors else None
     out, = self.nar.generate(request, [codes0], [durations], self.n_books, known, entries, self.guidance)
     if entries is None: return out.cpu(), out.cpu()
@@ -475,22 +477,46 @@ def predict_fine(self:Voice,
 # %% ../nbs/60_infer.ipynb #0e5af41c
 LEAD, TAIL = 10, 5   # frames of silence that a flow paints around a sentence, and nobody hears
 
-@patch
-def paint(self:Voice, request, codes0, durations, known=None, seed=0):
-    "Latents from noise; a frame begins with the same noise, however many come after it"
-    alone = int(request.text_start) == 0                              # else the sentence goes on where the prompt ended
-    whole = len(codes0) >= int(durations.sum()+request.text_start)-1
-    lead, tail = LEAD*alone, TAIL*(alone and whole)
-    durations = durations.clone()
+def framed(
+    codes0:Tensor, # Book 0, (T,)
+    durations:Tensor, # Frames that each token takes, (L,)
+    start:int, # Frame at which the text begins, 0 or less
+)->tuple: # Both with silence around them; frames of silence before and after
+    "A sentence with room to begin and to end, unless it goes on where the prompt ended"
+    alone, whole = start == 0, len(codes0) >= int(durations.sum()+start)-1
+    lead, tail, durations = LEAD*alone, TAIL*(alone and whole), durations.clone()
     durations[0] += lead
     durations[-1] += tail
-    codes0 = torch.cat([codes0[:1].expand(lead), codes0, codes0[-1:].expand(tail)]).to(self.device)
-    T, most = len(codes0), self.codec.frames(self.max_seconds)+LEAD+TAIL
-    noise = torch.randn(max(T, most), self.nar.cfg.latent_dim, generator=torch.Generator().manual_seed(seed))[:T]
-    wanted = FlowBatch.of(request, codes0, durations, self.prompt.latents.to(self.device))
-    z = self.nar.generate(wanted, noise=noise[None], known=None if known is None else known[None], **self.painting)[0]
-    return z[:T-tail], z[lead:T-tail]
+    return torch.cat([codes0[:1].expand(lead), codes0, codes0[-1:].expand(tail)]), durations, lead, tail
 
+@torch.no_grad()
+def paint(
+    voices:list, # Whose flow paints, one for each sentence; they share it
+    request:Batch, # Those sentences
+    codes0:list, # Book 0 of each, (T,)
+    durations:list, # Frames that each token takes, of each (L,)
+    seeds:list, # Of the noise that each begins with
+    known:Tensor=None, # What is settled of the first frames, with the lead; one sentence only, (K,latent_dim)
+)->list: # Of each: latents with the lead, to be settled; those to be decoded, (T,latent_dim)
+    "Latents from noise; a frame begins with the same noise, however many come after it"
+    v = voices[0]
+    codes, when, lead, tail = zip(*map(framed, codes0, durations, request.text_start.tolist()))
+    wanted = FlowBatch.of(request, [c.to(v.device) for c in codes], when, [w.heard() for w in voices])
+    T, most = wanted.codes.shape[1], v.codec.frames(v.max_seconds)+LEAD+TAIL
+    size, dice = (max(T, most), v.nar.cfg.latent_dim), [torch.Generator().manual_seed(s) for s in seeds]
+    noise = torch.stack([torch.randn(*size, generator=g)[:T] for g in dice])
+    known = None if known is None else known[None]
+    z = v.nar.generate(wanted, noise=noise, known=known, half=v.half, **v.painting)
+    ends = [len(c)-t for c,t in zip(codes, tail)]
+    return [(x[:b], x[a:b]) for x,a,b in zip(z, lead, ends)]
+
+@patch
+def heard(self:Voice):
+    "What the flow has heard of the prompt, for all sentences"
+    asked = self.nar.packed(self.half), self.prompt.latents
+    if self.kept is None or any(a is not b for a,b in zip(self.kept[0], asked)):
+        self.kept = asked, self.nar.hear(self.prompt.latents.to(self.device), self.half)
+    return self.kept[1]
 
 # %% ../nbs/60_infer.ipynb #e42fb916
 @patch
@@ -523,7 +549,8 @@ class Line:
     def dice(self): return dice(self.how.seed, f"{self.number} again {self.attempt}" if self.attempt else self.number)
     def kin(self): # Equal for lines that can be spoken in one batch
         v, h = self.voice, self.how
-        return id(v.ar), v.temperature, h.temperature, h.top_k, h.top_p, h.ras_window, h.speed, h.best_of
+        models = id(v.ar), id(v.nar), id(v.vocoder), v.int8, v.half, *v.painting.items()
+        return *models, v.temperature, h.temperature, h.top_k, h.top_p, h.ras_window, h.speed, h.best_of
 
 # %% ../nbs/60_infer.ipynb #8cb712ff
 @torch.no_grad()
@@ -535,13 +562,25 @@ def speak_abreast(
     asked = [l.voice.request(l.text) for l in lines]
     batch = asked[0] if len(asked) == 1 else Batch.stack(asked)
     codes, durations = v.ar.generate(batch, how.best_of, how.speed, generator=[l.dice() for l in lines], **v.draw(how))
-    made = []
-    for l,ask,first,when in zip(lines, asked, codes, durations):
-        first = first[:l.voice.codec.frames(l.voice.room())]
-        clip = l.voice.decode(l.voice.predict_fine(ask, first, when, seed=l.dice().initial_seed())[1])
+    codes = [c[:l.voice.codec.frames(l.voice.room())] for l,c in zip(lines, codes)]
+    clips = sounds(lines, asked, codes, durations)
+    for l,clip,when in zip(lines, clips, durations):
         if l.how.timings: clip.words = l.voice.word_times(l.text, when)
-        made.append((clip, first))
-    return made
+    return list(zip(clips, codes))
+
+def sounds(
+    lines:list, # Lines of one kin
+    asked:list, # What the AR was asked, for each
+    codes0:list, # What it said, of each (T,)
+    durations:list, # Frames that each token takes, of each (L,)
+)->list: # Clips
+    "What the AR left open, and the sound of it"
+    v, seeds = lines[0].voice, [l.dice().initial_seed() for l in lines]
+    if v.flows:
+        painted = paint([l.voice for l in lines], Batch.stack(asked), codes0, durations, seeds)
+        return v.vocoder.decode_batch([z for _,z in painted])
+    fine = [l.voice.predict_fine(*what)[1] for l,*what in zip(lines, asked, codes0, durations)]
+    return [l.voice.decode(what) for l,what in zip(lines, fine)]
 
 # %% ../nbs/60_infer.ipynb #0687e00a
 WORST_FIT = -2.   # mean log-probability of a frame, by the aligner: -.3 to -1.2 where all is well

@@ -30,14 +30,16 @@ def stft(
 def overlap_add(
     x:Tensor, # Windows of sound, (B,K,n_fft)
     hop:int, # Step, samples
+    real:Tensor=None, # True where a window counts, (B,K) (default: everywhere)
 )->Tensor: # Samples, (B,K*hop)
     "Lay windows over each other, undo the gain of the overlap"
     B, K, n = x.shape
     w = torch.hann_window(n, device=x.device)
     def fold(y): return F.fold(y.transpose(1, 2), (1, (K-1)*hop+n), (1, n), stride=(1, hop))[:,0,0]
     pad = (n-hop)//2
-    gain = fold(w.pow(2).expand(1, K, n)).clamp(min=1e-3)
-    return (fold(x*w)/gain)[:, pad:pad+K*hop]
+    counts = x.new_ones(1, K, 1) if real is None else real[...,None].to(x)
+    gain = fold(w.pow(2)*counts).clamp(min=1e-3)
+    return (fold(x*w if real is None else x*w*counts)/gain)[:, pad:pad+K*hop]
 
 # %% ../nbs/02_signal.ipynb #23dea6e3
 def to_mel(
@@ -185,12 +187,11 @@ def phase(
     start:Tensor=None, # Turns at the beginning, (B,) (default: 0)
 )->tuple: # Turns 0..1, of each sample (B,K*hop), and at the beginning of each column (B,K)
     "Where in its cycle the voice is"
-    within = (f/rate).cumsum(-1)
-    turn, begins = torch.zeros_like(within[:,0,0]) if start is None else start, []
-    for k in range(f.shape[1]):
-        begins.append(turn)
-        turn = (turn+within[:,k,-1]).frac()    # whole turns are dropped: float32 stays exact for hours
-    begins = torch.stack(begins, 1)
+    within, full = (f/rate).cumsum(-1), 1<<24       # whole numbers, and whole turns dropped: exact for hours
+    gone = (within[...,-1]*full).round().long().cumsum(1)
+    gone = torch.cat([torch.zeros_like(gone[:,:1]), gone[:,:-1]], 1)
+    if start is not None: gone = gone + (start*full).round().long()[:,None]
+    begins = (gone % full).to(f.dtype)/full
     return (begins[...,None]+within).frac().flatten(1), begins
 
 # %% ../nbs/02_signal.ipynb #4cf3210b

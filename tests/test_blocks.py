@@ -117,3 +117,28 @@ def test_half_precision_learns_the_same_on_a_cpu(padded):
         (y*w)[:,:25].sum().backward()
         return y.detach()[:,:25], tf.blocks[0].attn.qkv.weight.grad.clone()
     for got, want in zip(both(True), both(False)): assert torch.isfinite(got).all() and (got-want).norm() < .02*want.norm()
+
+@pytest.mark.parametrize("cond_dim", [None, 16])
+def test_rows_end_to_end_say_what_padded_ones_say(cond_dim):
+    torch.manual_seed(0); tf = Transformer(32, 4, 3, cond_dim=cond_dim).eval(); n = torch.tensor([12, 5])
+    if cond_dim: torch.nn.init.normal_(tf.ada.weight, std=.3); [torch.nn.init.normal_(b.ada.weight, std=.3) for b in tf.blocks]
+    x, pos, real = torch.randn(2, 12, 32), torch.arange(12.)[None]-torch.tensor([[3.], [7.]]), length_mask(n, 12)
+    cond = torch.randn(2, 16) if cond_dim else None
+    with torch.no_grad(): padded = tf(x, real[:,None,None], pos, cond=cond)[real]
+    for half, eps in ((False, 1e-4), (True, .1)):
+        packed = PackedStack(tf, half)
+        close(packed(x[real], n.tolist(), packed.rope(pos[real]), cond), padded, eps)
+
+def test_what_stands_before_a_row_is_seen_as_if_it_were_part_of_it(tf):
+    packed, x, kept = PackedStack(tf), torch.randn(9, 32), []
+    packed(x[:4], [4], packed.rope(torch.arange(4)), keep=kept)
+    after = packed(x[4:].repeat(2, 1), [5, 5], packed.rope(torch.arange(4, 9).repeat(2)), before=lambda i: [kept[i], [o[:,:0] for o in kept[i]]])
+    mask = torch.ones(9, 9, dtype=torch.bool); mask[:4,4:] = False
+    with torch.no_grad(): close(after[:5], tf(x[None], mask[None,None])[0,4:]); close(after[5:], tf(x[None,4:], pos=torch.arange(4, 9)[None])[0])
+
+def test_a_layout_is_made_once_and_anew_when_weights_change(tf):
+    first = laid_out(tf, PackedStack, False)
+    assert laid_out(tf, PackedStack, False) is first
+    with torch.no_grad(): tf.norm.weight.mul_(2)
+    again = laid_out(tf, PackedStack, False); x = torch.randn(3, 32); rope = first.rope(torch.arange(3))
+    close(again(x, [3], rope), 2*first(x, [3], rope))

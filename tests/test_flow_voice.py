@@ -4,9 +4,10 @@ from harmonica.ar import AR, ARConfig
 from harmonica.checkpoint import save_model
 from harmonica.codec import Clip, packaged_voice
 from harmonica.flow import FlowBatch, FlowNAR, FlowNARConfig
-from harmonica.infer import Voice
+from harmonica.infer import Line, Sampling, Voice, speak_lines
 from harmonica.melcodec import MelCodec, MelCodecConfig
 from harmonica.microcodec import MicroCodec, MicroCodecConfig
+from harmonica.signal import stft
 from harmonica.text import Tokenizer
 
 N_Q, BINS = 4, 32
@@ -104,3 +105,51 @@ def test_a_run_of_the_flow_stage_serves_as_nar(voice, tmp_path):
     assert isinstance(load_trained(tmp_path, "nar"), FlowNAR)
     save_model(tmp_path/"ar.safetensors", voice.ar, bits=32)
     with pytest.raises(ValueError, match="wanted 'nar or flow'"): load_trained(tmp_path/"ar.safetensors", "nar")
+
+# -- side by side
+
+TEXTS = ["One.", "Two and three.", "A sentence that takes a good while longer than its neighbours to say."]
+
+def close(a, b):
+    "As long, and of the same spectrum: a pitch on the edge of a sixteenth of a hertz may shift the phase of all that follows"
+    x, y = (stft(torch.from_numpy(c.samples[:len(c)//240*240])[None], 960, 240).abs() for c in (a, b))
+    return len(a) == len(b) and (x-y).abs().mean() < .01*y.mean()
+
+def in_float32(v):
+    "A draw then falls the same way in any company"
+    other = v.wearing(v.prompt); other.int8 = other.half = False
+    return other
+
+def test_neighbours_change_nothing(me):
+    me = in_float32(me)
+    for clip,text in zip(me.say_batch(TEXTS, seed=5), TEXTS): assert close(clip, me.say(text, seed=5))
+
+def test_voices_side_by_side(me, voice):
+    "Prompts of different lengths, and each sentence has its own dice"
+    both = [in_float32(v) for v in (me, voice.like(Clip.load(packaged_voice()).cut(2, 3.5)))]
+    lines = [Line(v, "It was late.", Sampling(seed=i, retries=0), i) for i,v in enumerate(both)]
+    for clip,line in zip(speak_lines(lines), lines): assert close(clip, speak_lines([line])[0])
+    a, b = speak_lines([lines[0]]*2)
+    assert np.array_equal(a.samples, b.samples)
+
+def test_a_prompt_is_heard_once(me, monkeypatch):
+    v, heard, hear = me.wearing(me.prompt), [], FlowNAR.hear
+    monkeypatch.setattr(FlowNAR, "hear", lambda self, prompt, half=False: (heard.append(len(prompt)), hear(self, prompt, half))[1])
+    once = lambda f: (heard.clear(), f(), sum(n > 0 for n in heard))[-1]
+    assert once(lambda: v.say("It was late. Nobody had heard.")) == 1 and once(lambda: list(v.stream("Hello there.", chunk=.2))) == 0
+    v.half = not v.half
+    assert once(lambda: v.say("Hello.")) == 1
+    assert once(lambda: v.like(Clip.load(packaged_voice()).cut(2, 4)).say("Hello.")) == 1
+
+def test_the_packaged_voice_says_the_same_alone_and_side_by_side():
+    v = in_float32(Voice.load("ruth", device="cpu"))
+    texts = ["Good morning.", "Nobody came to the old house by the river."]
+    for clip,text in zip(v.say_batch(texts, watermark=False), texts): assert close(clip, v.say(text, watermark=False))
+
+def test_half_the_bits_are_heard_as_little_as_a_tenth_of_a_decibel():
+    "bfloat16 where the processor has it: as many frames, and the spectrum that float32 paints"
+    v = Voice.load("ruth", device="cpu"); request = v.request("Good morning.")
+    codes, durations = v.predict_coarse(request, Sampling(), torch.Generator().manual_seed(0))
+    mel = []
+    for v.half in (False, True): mel.append(v.vocoder.envelope(v.predict_fine(request, codes, durations, seed=1)[1][None])[0])
+    assert mel[0].shape == mel[1].shape and (mel[0]-mel[1]).pow(2).mean().sqrt()*8.686 < .1

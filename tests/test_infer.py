@@ -62,7 +62,7 @@ def close(a, b): return len(a) == len(b) and np.abs(a.samples-b.samples).max() <
 
 def exact(me):
     "The same voice in float32: a draw then falls the same way in any company"
-    other = me.wearing(me.prompt); other.int8 = False
+    other = me.wearing(me.prompt); other.int8 = other.half = False
     return other
 
 TEXTS = ["One.", "Two and three.", STORY, "A sentence that takes a good while longer than its neighbours to say."]

@@ -226,8 +226,16 @@ def test_a_kept_prompt_changes_nothing():
     x, t = torch.randn(2, 30, 52), torch.tensor([.3, .6])
     with torch.no_grad():
         for n in (b.prompt_len, b.prompt_len*0):
-            off = m.steerer(b, n)(x, t)-m(x, t, m.frames(b, b.codes), b, n)
+            heard = [m.hear(p[:k]) for p,k in zip(b.prompt, n)]
+            off = m.steerer(b, heard)(x, t)-m(x, t, m.frames(b, b.codes), b, n)
             assert off[0].abs().max() < 1e-4 and off[1, :20].abs().max() < 1e-4
+
+def test_padding_changes_no_sound(codec, reader):
+    z = codec.analyse(reader)[:60]
+    zs = [z[:60], z[10:31], z[5:6]]
+    for z,clip in zip(zs, codec.decode_batch(zs)):
+        alone = codec.decode_vectors(z)
+        assert len(clip) == len(alone) and np.abs(clip.samples-alone.samples).max() < 2e-3
 
 def test_seed_decides_and_prompt_matters():
     torch.manual_seed(0)
