@@ -237,9 +237,14 @@ class StepLinear:
         else: self.weight = w.t().contiguous()
         self.nbytes = self.weight.nbytes
 
-    def __call__(self, x): # (B,in) -> (B,out)
-        if self.scale is None: return x@self.weight
-        return torch._weight_int8pack_mm(x.bfloat16(), self.weight, self.ones)*self.scale
+# %% ../nbs/30_ar.ipynb #5ac4d031
+@patch
+def __call__(self:StepLinear,
+    x:Tensor, # (B,in)
+)->Tensor: # (B,out)
+    "The product"
+    if self.scale is None: return x@self.weight
+    return torch._weight_int8pack_mm(x.bfloat16(), self.weight, self.ones)*self.scale
 
 # %% ../nbs/30_ar.ipynb #8dd2af97
 class StepStack:

@@ -6,7 +6,7 @@ Docs: https://harmonica-tts.github.io/harmonica/flow.html.md"""
 
 # %% auto #0
 __all__ = ['FlowNARConfig', 'PromptEncoder', 'FlowNAR', 'FlowBatch', 'time_features', 'flow_times', 'Heard', 'warp_matrix',
-           'disguise', 'FlowLoader', 'stack', 'RetoldCrops']
+           'disguise', 'FlowLoader', 'RetoldCrops']
 
 # %% ../nbs/41_flow.ipynb #a02db88b
 from dataclasses import dataclass
