@@ -1,7 +1,9 @@
 #!/usr/bin/env python3
 """How a voice speaks much: side by side, and for long.
 
-    speaking.py batch [--voice ruth]                 eight sentences one by one and side by side, and best_of=4 against one attempt; turn by turn, CPU seconds of one thread
+    speaking.py batch [--voice ruth]                 eight sentences one by one and side by side, and best_of=4 against one attempt; turn by turn, CPU seconds of one thread, with what the
+                                                     processor's own speed allows
+    speaking.py first                                 CPU time until the first sound of a stream (chunk=.2)
     speaking.py long [--characters 100000]           a long text as a stream: memory at the beginning and the end, loudness and likeness of the first minute and the last
 
 Writes a table to the screen, and speaking.json into the folder --out, where it keeps what others have measured there. `long` wants the extra `eval`.
@@ -17,22 +19,87 @@ SENTENCES = ("It was late, and nobody came to the old house by the river.", "The
     "They walked along the beach until the sun went down.", "Nobody in the village could remember such a winter.")
 
 def cpu(f):
-    "What it gives, and CPU seconds of this thread"
-    t = time.thread_time(); x = f()
-    return x, time.thread_time()-t
+    "What it gives, and CPU seconds of this process, whose only thread this is"
+    t = time.process_time(); x = f()
+    return x, time.process_time()-t
+
+class Parts:
+    "Seconds and multiplications of AR, flow and vocoder of a voice, while it speaks"
+    def __init__(self, v):
+        import harmonica.infer as infer
+        self.took, self.flops, self.counting = {}, {}, False
+        v.ar.generate = self.timed("ar", v.ar.generate)
+        infer.paint = self.timed("flow", infer.paint)
+        v.vocoder.decode_batch = self.timed("vocoder", v.vocoder.decode_batch)
+
+    def timed(self, part, f):
+        def run(*args, **kw):
+            from torch.utils.flop_counter import FlopCounterMode
+            if not self.counting:
+                x, t = cpu(lambda: f(*args, **kw))
+                self.took[part] = self.took.get(part, 0.)+t
+                return x
+            with FlopCounterMode(display=False) as c: x = f(*args, **kw)
+            self.flops[part] = self.flops.get(part, 0)+c.get_total_flops()
+            return x
+        return run
+
+def speed(kind):
+    "Operations a second of a bare product, with the shape of a flow's widest matrix"
+    import torch, torch.nn.functional as F
+    from speed import timed
+    x, w = torch.randn(1200, 256).to(kind), torch.randn(1536, 256).to(kind)
+    F.linear(x, w)
+    return 2*1200*256*1536/min(timed(lambda: F.linear(x, w)) for _ in range(9))
+
+def floors(v, parts, seconds):
+    "Seconds a second of sound that this thread needs for products alone, and for what each step of the AR fetches"
+    import torch
+    from harmonica.blocks import quick_halves
+    from speed import bandwidth
+    whole = speed(torch.float32)
+    half = speed(torch.bfloat16) if v.half and quick_halves(v.device) else whole
+    parts.counting = True
+    v.say_batch(SENTENCES, retries=0, watermark=False)
+    parts.counting = False
+    steps, c = max(seconds)*v.codec.frame_rate/v.ar.group, v.ar.cfg
+    context = v.prompt.codes.shape[1]/v.ar.group + 60 + steps/2      # prompt, letters, and half of what will be said
+    fetched = v.ar.step_stack(v.int8).nbytes + len(seconds)*context*2*4*c.d_model*c.n_layers
+    fetching = steps*fetched/bandwidth(int(fetched))
+    found = dict(ar=parts.flops["ar"]/half+fetching, flow=parts.flops["flow"]/half, vocoder=parts.flops["vocoder"]/whole)
+    return {k: t/sum(seconds) for k,t in found.items()}, dict(float32=whole/1e9, flow=half/1e9)
 
 def batch(a):
-    v = Voice.load(a.voice); how = dict(retries=0, watermark=False)
-    v.say("Good morning.", **how)                                     # matrices are laid out once
-    ways = dict(one_by_one=lambda i: [v.say(s, seed=i, **how) for s in SENTENCES], side_by_side=lambda i: v.say_batch(SENTENCES, seed=i, **how),
-        one_attempt=lambda i: [v.say(SENTENCES[0], seed=i, **how)], best_of_4=lambda i: [v.say(SENTENCES[0], seed=i, best_of=4, **how)],
-        looked_at=lambda i: [v.say(SENTENCES[0], seed=i, watermark=False)])
-    took, sound = {k: [] for k in ways}, {}
+    v, how = Voice.load(a.voice), dict(retries=0, watermark=False)
+    one = lambda i, **kw: [v.say(SENTENCES[0], seed=i, **{**how, **kw})]
+    ways = dict(one_by_one=lambda i: [v.say(s, seed=i, **how) for s in SENTENCES],
+                side_by_side=lambda i: v.say_batch(SENTENCES, seed=i, **how),
+                one_attempt=one, best_of_4=lambda i: one(i, best_of=4), looked_at=lambda i: one(i, retries=2))
+    one(0)                                                            # matrices are laid out once
+    parts, least, seconds, where = Parts(v), {}, {}, {k: {} for k in ways}
     for i in range(a.repeat):
-        for k,f in ways.items(): clips, t = cpu(lambda: f(i)); took[k].append(t); sound[k] = sum(c.seconds for c in clips)
-    least = {k: min(v) for k,v in took.items()}
-    return dict(real_time_factor={k: round(t/sound[k], 4) for k,t in least.items()}, throughput_of_eight=round(least["one_by_one"]/least["side_by_side"], 2),
-        cost_of_best_of_4=round(least["best_of_4"]/least["one_attempt"], 2), cost_of_looking=round(least["looked_at"]/least["one_attempt"], 2))
+        for k,f in ways.items():
+            parts.took = {}
+            clips, t = cpu(lambda: f(i))
+            seconds[k] = [c.seconds for c in clips]
+            least[k] = min(least.get(k, 9e9), t/sum(seconds[k]))
+            for p,s in parts.took.items(): where[k][p] = min(where[k].get(p, 9e9), s/sum(seconds[k]))
+    floor, speeds = floors(v, parts, seconds["side_by_side"])
+    tell = lambda d: {k: round(x, 4) for k,x in d.items()}
+    return dict(real_time_factor=tell(least), throughput_of_eight=round(least["one_by_one"]/least["side_by_side"], 2),
+        cost_of_best_of_4=round(least["best_of_4"]/least["one_attempt"], 2),
+        cost_of_looking=round(least["looked_at"]/least["one_attempt"], 2),
+        parts={k: tell(where[k]) for k in ("one_by_one", "side_by_side", "best_of_4")},
+        floor_side_by_side=tell(floor), gigaflops=tell(speeds),
+        most_throughput_on_this_core=round(least["one_by_one"]/sum(floor.values()), 2))
+
+def first(a):
+    "CPU time until the first sound of a sentence handed out in pieces of .2 s, by a voice that has spoken before"
+    v, took = Voice.load(a.voice), []
+    list(v.stream(SENTENCES[0], chunk=.2, watermark=False))
+    for i in range(a.repeat):
+        took += [cpu(lambda: next(v.stream(s, chunk=.2, seed=i, watermark=False)))[1] for s in SENTENCES]
+    return dict(milliseconds_p50=round(1000*float(np.percentile(took, 50)), 1), milliseconds_least=round(1000*min(took), 1))
 
 def megabytes():
     "What this process holds now"
@@ -62,11 +129,11 @@ def long(a):
 
 def main():
     p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    p.add_argument("what", choices=["batch", "long"]); p.add_argument("--voice", default="ruth"); p.add_argument("--repeat", type=int, default=5)
+    p.add_argument("what", choices=["batch", "first", "long"]); p.add_argument("--voice", default="ruth"); p.add_argument("--repeat", type=int, default=5)
     p.add_argument("--characters", type=int, default=100_000); p.add_argument("--out", default=str(Path(__file__).parent))
     a = p.parse_args()
     import torch; torch.set_num_threads(1)
-    found, to = dict(batch=batch, long=long)[a.what](a), Path(a.out)/"speaking.json"
+    found, to = dict(batch=batch, first=first, long=long)[a.what](a), Path(a.out)/"speaking.json"
     print(json.dumps(found, indent=1))
     to.write_text(json.dumps({**(json.loads(to.read_text()) if to.exists() else {}), a.what: found}, indent=1)+"\n")
 
