@@ -53,7 +53,7 @@ def watermark(a):
     rows = clips(a.speech, a.limit)
     judges = {k: SCORES[k][1]() for k in ("distillmos", "ge2e", "dvec") if importlib.util.find_spec(SCORES[k][0])}
     change = {}
-    for r in rows:
+    for i,r in enumerate(rows, 1):
         clip = Clip.load(r["wav"]).to(24000)
         begun = time.process_time(); m = mark.mark(clip); took += time.process_time()-begun; length += clip.seconds
         noise = rng.normal(size=len(m)).astype(np.float32)*m.samples.std()/10
@@ -66,13 +66,21 @@ def watermark(a):
         for k,j in judges.items():
             if k == "distillmos": change.setdefault(k, []).append(j(m)-j(clip))
             elif r.get("prompt"): p = j(Clip.load(r["prompt"])); change.setdefault(k, []).append(float(np.dot(j(m), p)-np.dot(j(clip), p)))
-    table = {k: dict(found=round(np.mean([x >= .5 for x in v]), 4), lowest=round(min(v), 3), highest=round(max(v), 3), clips=len(v)) for k,v in found.items()}
-    if a.real:
-        real = [float(mark.heard(Clip.load(r["wav"])).max()) for r in clips(a.real, a.real_limit)]
-        table["real speech"] = dict(found=round(np.mean([x >= .5 for x in real]), 4), lowest=round(min(real), 3), highest=round(max(real), 3), clips=len(real))
-    table.update({f"change of {k}": dict(mean=round(float(np.mean(v)), 4), worst=round(float(min(v)), 4), clips=len(v)) for k,v in change.items()})
+        if not i % 10:                                    # what was reached is kept
+            keep(a, "watermark", marks(found, change, rates, took/length))
+            print(f"{i} of {len(rows)}", file=sys.stderr)
+    if a.real: found["real speech"] = [float(mark.heard(Clip.load(r["wav"])).max()) for r in clips(a.real, a.real_limit)]
+    return marks(found, change, rates, took/length)
+
+def marks(found, change, rates, cost):
+    "The table of what was found, and what it cost"
+    table = {k: dict(found=round(np.mean([x >= .5 for x in v]), 4), lowest=round(min(v), 3), highest=round(max(v), 3), clips=len(v))
+        for k,v in found.items()}
+    error = lambda v: round(float(np.std(v)/len(v)**.5), 4)
+    for k,v in change.items():
+        table[f"change of {k}"] = dict(mean=round(float(np.mean(v)), 4), error=error(v), worst=round(float(min(v)), 4), clips=len(v))
     table["kbit/s reached"] = {k: round(float(np.mean(v)), 1) for k,v in rates.items()}
-    table["CPU seconds a second of speech"] = dict(marking=round(took/length, 4))
+    table["CPU seconds a second of speech"] = dict(marking=round(cost, 4))
     return table
 
 def memory(): return int(Path("/proc/self/statm").read_text().split()[1])*resource.getpagesize()/1e6 if Path("/proc/self/statm").exists() else resource.getrusage(resource.RUSAGE_SELF).ru_maxrss/1e3

@@ -49,8 +49,7 @@ class Watermark:
             raise ValueError(f"'{path}' can't be read as Perth's weights ({type(e).__name__}): "
                 "pip install --force-reinstall resemble-perth") from None
         self.writer = _network(state, "encoder.layers")
-        paces = dict(slow=1.25, normal=1., fast=.75)
-        self.readers = {pace: _network(state, f"decoder.{name}_layers") for name,pace in paces.items()}
+        self.reader = _network(state, "decoder.normal_layers")
 
 # %% ../nbs/58_watermark.ipynb #58a00004
 @lru_cache
@@ -79,8 +78,39 @@ def _convolve(x, layers):
         if i < len(layers)-1: x = F.leaky_relu(x, .01)
     return x
 
+# %% ../nbs/58_watermark.ipynb #c770da7e
+_OTHERS = torch.tensor([-.04, -.08]).logsumexp(0) # how sure the two other readers of Perth always are
+
+def _loud(spec, levels): # -> (T,), 1 where there is something to hear
+    full, energy = levels.sum(0), _energy(spec)
+    return ((full > .05*full.max()) & (energy > energy.max()-_HEARD)).float()
+
+@patch
+@torch.inference_mode()
+def _confidence(self:Watermark, x):
+    "0 to 1 for one window of samples"
+    spec = _spectrum(F.pad(x, (0, max(0, _N-len(x)))))
+    levels = _levels(spec)
+    on = _loud(spec, levels)
+    if not on.any(): return 0. # silence
+    sure, says = (_convolve(levels[None,:_BANDS], self.reader)[0]*on).sum(1)/on.sum()
+    return float((torch.sigmoid(sure-_OTHERS)*says+.04).clamp(0, 1)) # and .04 is what they say
+
+# %% ../nbs/58_watermark.ipynb #58a00010
+@patch
+def heard(self:Watermark,
+    clip:Clip, # Of any rate
+    seconds:float=10., # Length of a window
+)->np.ndarray: # One value a window, 0 to 1: over .5 the mark is there
+    "Where in a sound the mark is"
+    x, n = torch.from_numpy(clip.to(_RATE).samples), round(seconds*_RATE)
+    edges = [*range(0, max(1, len(x)-n//4), n), len(x)]
+    return np.array([self._confidence(x[a:b]) for a,b in zip(edges, edges[1:])])
+
 # %% ../nbs/58_watermark.ipynb #58a00006
-_SPARED, _STRENGTH = 24, 1.5 # bands up to 375 Hz that stay as they were; of Perth's change in the others
+_SPARED = 24 # bands up to 375 Hz stay as they were
+_STRENGTHS = (1., 1.15, 1.3, 1.45, 1.6) # of Perth's change in the others, as much as it takes
+_SURE = .6 # confidence under noise that is enough
 
 @patch
 @torch.inference_mode()
@@ -95,10 +125,15 @@ def change(self:Watermark,
     energy = _energy(spec)
     loudest = max(loudest, float(energy.max()))
     share = ((energy-loudest+_HEARD)/6+1).clamp(0, 1) # pauses stay clean
-    by = _STRENGTH*_RANGE*_convolve(_levels(spec)[None,:_BANDS], self.writer)[0]*share # dB
-    added = torch.zeros_like(spec)
-    added[_SPARED:_BANDS] = (spec[:_BANDS]*(10**(by/20)-1))[_SPARED:]
-    return torch.istft(added, _N, _HOP, window=torch.hann_window(_N), length=len(x))[:n], loudest
+    by = _RANGE*_convolve(_levels(spec)[None,:_BANDS], self.writer)[0]*share # dB
+    by[:_SPARED] = 0
+    noise = torch.randn(len(x), generator=torch.Generator().manual_seed(0))*x.std()/10 # 20 dB below
+    for strength in _STRENGTHS:
+        added = torch.zeros_like(spec)
+        added[:_BANDS] = spec[:_BANDS]*(10**(strength*by/20)-1)
+        added = torch.istft(added, _N, _HOP, window=torch.hann_window(_N), length=len(x))
+        if self._confidence(x+added+noise) >= _SURE: break
+    return added[:n], loudest
 
 # %% ../nbs/58_watermark.ipynb #eaa105df
 _PAST, _EDGE = 12000, 240 # samples that a piece may look back, and of fading at its edges
@@ -134,42 +169,6 @@ def mark(self:Watermark,
 )->Clip:
     "The same sound, marked"
     return next(self.stream([clip]))
-
-# %% ../nbs/58_watermark.ipynb #c770da7e
-def _loud(spec, levels): # -> (T,), 1 where there is something to hear
-    full, energy = levels.sum(0), _energy(spec)
-    return ((full > .05*full.max()) & (energy > energy.max()-_HEARD)).float()
-
-def _read(levels, on, pace, layers):
-    "How sure this reader is, and what it says"
-    size = int(levels.shape[-1]*pace)
-    if pace != 1:
-        levels = F.interpolate(levels, size=size, mode="linear", align_corners=True)
-        on = F.interpolate(on, size=size, mode="nearest")
-    return ((_convolve(levels, layers)*on).sum(2)/on.sum(2))[0]
-
-# %% ../nbs/58_watermark.ipynb #58a00010
-@patch
-@torch.inference_mode()
-def _confidence(self:Watermark, x):
-    "0 to 1 for one window of samples"
-    spec = _spectrum(F.pad(x, (0, max(0, _N-len(x)))))
-    levels = _levels(spec)
-    on = _loud(spec, levels)[None,None]
-    if not on.any(): return 0. # silence
-    found = [_read(levels[None,:_BANDS], on, pace, layers) for pace,layers in self.readers.items()]
-    sure, says = torch.stack(found).T
-    return float((sure.softmax(0)*says).sum().clamp(0, 1))
-
-@patch
-def heard(self:Watermark,
-    clip:Clip, # Of any rate
-    seconds:float=10., # Length of a window
-)->np.ndarray: # One value a window, 0 to 1: over .5 the mark is there
-    "Where in a sound the mark is"
-    x, n = torch.from_numpy(clip.to(_RATE).samples), round(seconds*_RATE)
-    edges = [*range(0, max(1, len(x)-n//4), n), len(x)]
-    return np.array([self._confidence(x[a:b]) for a,b in zip(edges, edges[1:])])
 
 # %% ../nbs/58_watermark.ipynb #58a00012
 def is_synthetic(
