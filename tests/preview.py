@@ -3,7 +3,6 @@ import argparse, html, json, re, shutil
 from pathlib import Path
 import nbformat, yaml
 from nbconvert import HTMLExporter
-from nbdev.config import get_config
 from nbdev.serve import proc_nbs
 
 ROOT = Path(__file__).resolve().parents[1]

@@ -1,5 +1,5 @@
 "harmonica/__init__.pyi from the public classes: `python tests/stub.py` writes it, test_surface compares. Methods that come by @patch are unknown to type checkers without it"
-import inspect, sys
+import inspect
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]

@@ -3,7 +3,7 @@ import pytest, torch, torch.nn.functional as F
 from dataclasses import replace
 from harmonica.ar import AR, ARConfig, n_steps
 from harmonica.batch import Batch, length_mask
-from harmonica.length import length_loss, stretch
+from harmonica.length import length_loss
 
 def close(a, b, eps=1e-4): assert torch.allclose(a, b, atol=eps, rtol=0), (a-b).abs().max()
 
@@ -110,7 +110,6 @@ def test_two_passes():
     assert torch.equal(m.own_codes(out, codes, 1., g()), codes)
     a = m.own_codes(out, codes, .5, g())
     assert torch.equal(a, m.own_codes(out, codes, .5, g())) and 0 < (a!=codes).float().mean() < .7
-    same = (a==codes)[:,:6].view(4,3,2)
     m.train(); b0 = batch()
     l1,_ = m.loss(b, .3, g()); l2,_ = m.loss(b, .3, g()); l3,_ = m.loss(b, 1., g())
     assert l1==l2 and l1!=l3 and torch.equal(b.codes, b0.codes) and torch.equal(b.prompt, b0.prompt)
@@ -199,7 +198,7 @@ def test_codes_that_repeat_are_drawn_again():
 
 def test_the_cue_follows_measured_durations():
     "A step is told the symbols that sound in its frames, and nothing else of the text"
-    m, b = model(2), batch()
+    m = model(2)
     torch.nn.init.normal_(m.cue.weight)
     enc = torch.randn(1, 4, m.cfg.d_model)
     base = m.encode(one([1]*4))

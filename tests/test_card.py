@@ -1,11 +1,10 @@
 "harmonica.card: the page says what is in the cache, and codes travel"
-import json, re
+import re
 from html.parser import HTMLParser
 import numpy as np, pytest, torch
-from harmonica import card
 from harmonica.card import bars, figures, level, make_report, publish, receive, spread, why
 from harmonica.codec import Clip
-from harmonica.data import CodesDataset, Utterance, write_shard, make_card, prepare, rejected
+from harmonica.data import CodesDataset, Utterance, prepare, rejected
 
 RATE = 24000
 

@@ -1,7 +1,6 @@
 "harmonica.codec: the sounds people bring, good and bad; books; one interface over every codec"
-import importlib, io, json, os, sys, time, types
+import io, os, sys, time
 from pathlib import Path
-from urllib.error import URLError
 import numpy as np, pytest, soundfile as sf, torch
 from hypothesis import given, settings, strategies as st
 from safetensors.torch import save_file

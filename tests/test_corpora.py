@@ -5,7 +5,7 @@ import numpy as np, pytest
 from hypothesis import given, settings, strategies as st
 from harmonica import download as D, scale
 from harmonica.codec import Clip
-from harmonica.corpora import (commonvoice, corpus, folder, held_out, hf, librispeech, libritts, ljspeech, manifest, recognise, sentence, speed_perturb, split_disjoint, vctk)
+from harmonica.corpora import (commonvoice, corpus, folder, held_out, hf, librispeech, libritts, ljspeech, manifest, sentence, speed_perturb, split_disjoint, vctk)
 from harmonica.download import archives, download, fetch, need_room, unpack
 from harmonica.scale import temporary
 from harmonica.data import Utterance

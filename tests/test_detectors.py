@@ -3,7 +3,7 @@ import importlib.util, json, time
 from pathlib import Path
 import numpy as np, pytest
 from harmonica.codec import Clip, packaged_voice
-from harmonica.detectors import (DOSES, KINDS, LIMITS, NATURAL, PROMISED, bands, clipping, ending, failures, heard_in, looping, natural, noise, pace, repeats, silence, sounds, spoil, symptoms, usual, words)
+from harmonica.detectors import (DOSES, KINDS, LIMITS, NATURAL, PROMISED, clipping, ending, failures, heard_in, looping, natural, noise, pace, repeats, silence, sounds, spoil, symptoms)
 
 FIGURES = Path(__file__).parents[1]/"benchmarks/detectors.json"
 need = lambda m: pytest.mark.skipif(importlib.util.find_spec(m) is None, reason=f"{m} is not installed")

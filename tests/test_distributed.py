@@ -3,9 +3,9 @@
 The child of these tests is this file itself, started twice by torchrun."""
 import os, subprocess, sys
 from pathlib import Path
-import numpy as np, pytest, torch
+import pytest, torch
 sys.path.insert(0, str(Path(__file__).parent))
-from test_resume import log, make_data, order, same, trainer
+from test_resume import log, make_data, order, trainer
 from harmonica.train import RankShard, add_up, shard_loader
 
 STEPS, CUT, ACCUM = 10, 5, 4

@@ -1,5 +1,5 @@
 "What the story of 70_eval leaves out: odd input, stopping and going on, several processes, a real browser, agreement with the tools themselves"
-import importlib.util, json, os, shutil, signal, subprocess, sys, time
+import importlib.util, json, shutil, signal, subprocess, sys, time
 import numpy as np, pytest, torch
 from harmonica.codec import Clip, Codec, packaged_voice
 from harmonica import eval as ev, judges

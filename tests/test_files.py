@@ -2,7 +2,6 @@
 import os, shutil, socket, subprocess, sys
 from pathlib import Path
 import pytest, torch
-from harmonica import cli
 from harmonica.files import locked, sweep_litter, temporary_name, write_text
 from tiny import Deals, Line
 
@@ -157,7 +156,7 @@ def test_a_lock_goes_with_its_process(tmp_path):
 
 
 def test_a_refused_resume_leaves_the_settings_as_they_are(tmp_path, capsys):
-    from harmonica.config import load_config, save_config
+    from harmonica.config import load_config
     from harmonica.recipes import open_run
     from harmonica.train import TrainConfig, Trainer
     cfg = TrainConfig(max_steps=2, grad_accum_steps=1)

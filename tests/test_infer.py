@@ -91,7 +91,7 @@ def test_sentences_are_spoken_side_by_side(me, monkeypatch):
 
 def spoiled(me, monkeypatch, fail, how):
     "The first `fail` attempts are spoken wrong"
-    n, inner, seeds = [0], me.decode, []
+    n, inner = [0], me.decode
     def decode(what):
         clip = inner(what); n[0] += 1
         return how(clip) if n[0] <= fail else Clip(np.random.default_rng(0).normal(0, .1, 24000))

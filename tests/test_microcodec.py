@@ -1,6 +1,6 @@
 "Pitch, buzz and streams of our own codec"
 import math
-import numpy as np, pytest, torch
+import pytest, torch
 from harmonica import Clip, load_codec
 from harmonica.codec import packaged_voice
 from harmonica.microcodec import HIGH, LOW, AudioBatch, MicroCodec, MicroCodecConfig

@@ -5,7 +5,7 @@ from harmonica.ar import AR, ARConfig
 from harmonica.codec import Clip
 from harmonica.batch import Batch
 from harmonica.nar import NAR, NARConfig
-from harmonica.monitor import (Alarms, Attention, Books, CodebookUse, Gradients, Page, Printer, Speak, TensorBoard, column, curves, diagnose, perplexity, looks, page, part_name, read_log)
+from harmonica.monitor import (Alarms, Attention, Books, CodebookUse, Gradients, Page, Printer, Speak, TensorBoard, column, diagnose, perplexity, looks, page, part_name, read_log)
 from harmonica.train import TrainConfig, Trainer
 
 BINS = 16

@@ -1,5 +1,5 @@
 "From recordings to codes nothing is lost, mixed up or learned by mistake: each kind of fault that people report, through the commands"
-import json, os, signal, subprocess, sys, threading, time
+import json, signal, subprocess, sys, threading, time
 from pathlib import Path
 import numpy as np
 import pytest
@@ -7,7 +7,7 @@ from filelock import FileLock
 from harmonica import cli
 from harmonica.codec import Clip, Codec
 from harmonica.corpora import commonvoice, corpus, folder, hf, ljspeech, manifest, recognise, split_of
-from harmonica.data import CodesDataset, Utterance, cached_ids, prepare, rejected
+from harmonica.data import CodesDataset, cached_ids, prepare, rejected
 from harmonica.files import locked, writable
 from harmonica.finetune import own_speech
 from harmonica.scale import part_of

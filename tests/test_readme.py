@@ -1,8 +1,8 @@
 "Every block of README.md runs, in its order, in one empty folder"
-import json, os, re, shutil, stat, subprocess, sys
+import json, os, re, stat, subprocess, sys
 from pathlib import Path
 import pytest
-from harmonica.codec import Clip, packaged_voice, packaged_voices
+from harmonica.codec import Clip, packaged_voice
 
 ROOT = Path(__file__).resolve().parents[1]
 BLOCKS = re.findall(r"(?ms)^```(\w+)\n(.*?)^```", (ROOT/"README.md").read_text(encoding="utf-8"))

@@ -9,7 +9,7 @@ from harmonica.checkpoint import model_meta, packaged_weights
 from harmonica.data import Utterance, prepare
 from harmonica.flow import FlowNAR
 from harmonica.nar import NAR
-from harmonica.config import CONFIGS, Config, STAGES, configs, load_config, save_config
+from harmonica.config import STAGES, configs, load_config, save_config
 from harmonica.scale import OWNER
 from harmonica.recipes import (
     ensure_codes, load_trained, start_from, supply, train, train_ar, train_codec, train_nar)

@@ -1,11 +1,10 @@
 "Preparing at scale: shards, processes, crashes, windows of a stream, large caches"
-import json, os, signal, subprocess, sys, time, tracemalloc
+import json, subprocess, sys, time, tracemalloc
 import numpy as np, pytest, torch
 from itertools import islice
-from pathlib import Path
-from harmonica.codec import Clip, load_codec
-from harmonica.scale import RollingCache, prepare_many, temporary
-from harmonica.data import CodesDataset, Utterance, write_shard, cached_ids, make_card, make_loader, prepare, rejected
+from harmonica.codec import load_codec
+from harmonica.scale import RollingCache, prepare_many
+from harmonica.data import CodesDataset, write_shard, cached_ids, make_card, make_loader, prepare, rejected
 
 # the same made corpus and codec in this process and in others
 COMMON = '''
@@ -114,7 +113,7 @@ def test_memory_does_not_grow_with_the_corpus(tmp_path):
 @pytest.fixture(scope='module')
 def large(tmp_path_factory):
     "100,000 utterances of short random codes"
-    out, rng, n = tmp_path_factory.mktemp('large'), np.random.default_rng(0), 0
+    out, rng = tmp_path_factory.mktemp('large'), np.random.default_rng(0)
     for k in range(20):
         T = rng.integers(4, 20, 5000); codes = rng.integers(0, 1024, 8*T.sum()).astype(np.int16); at = np.r_[0, 8*T.cumsum()]
         write_shard([dict(id=f'r{k}-{i}', text=f'text {i}', speaker=f's{(k*5000+i)%1000}', source='made', split='train', seconds=t/50, n_frames=int(t), codes=codes[a:b])

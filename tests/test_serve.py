@@ -1,6 +1,6 @@
 "The server: what OpenAI's client asks for, what it refuses, and that one listener does not starve another"
 import asyncio, base64, json, subprocess, sys, threading, time
-import numpy as np, pytest, torch
+import numpy as np, pytest
 from harmonica.codec import Clip, packaged_voice, packaged_voices
 from harmonica.serve import Busy, Limits, Worker, Voices, make_app
 

@@ -8,7 +8,7 @@ sys.path.insert(0, str(Path(__file__).parent))
 from pages import SYMBOLS, Described, Once, Written, last_words, packaged
 from preview import broken
 from twice import differing
-from test_house import BADGE, INSTALL, NBS, ROOT, canon, cells, each, ini, names
+from test_house import INSTALL, NBS, ROOT, canon, cells, each, ini, names
 
 # -- signatures
 

@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np, pytest
 from harmonica.codec import Clip, packaged_voice
 from harmonica.infer import Sampling, Voice
-from harmonica.studio import Studio, left_out, picture
+from harmonica.studio import Studio, left_out
 
 pytest.importorskip("ipywidgets")
 

@@ -1,5 +1,5 @@
 "The loop: what it averages, how it stops, what it saves, where it can go on"
-import json, os, random, signal, subprocess, sys, threading, time
+import json, os, signal, subprocess, sys, threading
 from dataclasses import dataclass
 import numpy as np, pytest, torch
 import torch.nn.functional as F
@@ -98,7 +98,7 @@ def test_fit_works_outside_the_main_thread(tmp_path):
     assert done[0].step == 2
 
 def test_overtaken_lines_of_the_log_are_dropped(tmp_path):
-    t = Trainer(Line(), Points(), cfg(), tmp_path, "cpu").fit(steps=10, progress=False)
+    Trainer(Line(), Points(), cfg(), tmp_path, "cpu").fit(steps=10, progress=False)
     with open(tmp_path/"log.jsonl", "a") as f: f.write('{"step": 11, "loss": 5}\n{"step": 12, "valid_loss": 5}\n{"step": 1')
     Trainer(Line(), Points(), cfg(), tmp_path, "cpu").fit(resume=True, progress=False)
     assert [r["step"] for r in rows(tmp_path)] == list(range(1, 21)) and rows(tmp_path)[10]["loss"] != 5
@@ -109,7 +109,7 @@ def test_a_new_run_starts_a_new_log(tmp_path):
     assert [r["step"] for r in rows(tmp_path)] == [1, 2]
 
 def test_keeps_the_last_k_and_the_best(tmp_path):
-    t = Trainer(Line(), Points(), cfg(keep=3, max_steps=8, save_every_minutes=0, valid_every=2), tmp_path, "cpu", valid=[next(iter(Points()))]).fit(progress=False)
+    Trainer(Line(), Points(), cfg(keep=3, max_steps=8, save_every_minutes=0, valid_every=2), tmp_path, "cpu", valid=[next(iter(Points()))]).fit(progress=False)
     assert {p.name for p in tmp_path.glob("*.pt")} == {"last.pt", "last-1.pt", "last-2.pt", "best.pt"}
     assert [load_checkpoint(tmp_path/f)["step"] for f in ("last.pt", "last-1.pt", "last-2.pt")] == [8, 8, 7]
 
@@ -120,7 +120,7 @@ def test_a_checkpoint_tells_all(tmp_path):
     assert ck["training"]["lr"] == .1 and ck["version"]["torch"] == str(torch.__version__) and ck["version"]["harmonica"] != "?" and {"python", "numpy", "torch"} <= set(ck["rng"])
 
 def test_checkpoints_of_earlier_versions_load(tmp_path):
-    t = Trainer(Line(), Points(), cfg(max_steps=4), tmp_path, "cpu").fit(steps=2, progress=False)
+    Trainer(Line(), Points(), cfg(max_steps=4), tmp_path, "cpu").fit(steps=2, progress=False)
     ck = torch.load(tmp_path/"last.pt", weights_only=True)
     for k in ("version", "training", "precision", "scalers", "memory"): del ck[k]
     torch.save(ck, tmp_path/"last.pt")
@@ -139,7 +139,6 @@ def test_nothing_but_data_is_read(tmp_path):
 def test_a_checkpoint_written_elsewhere_loads_here(where, tmp_path, monkeypatch):
     "Storages tagged with a device that is not here, and the generators of that device"
     m = Line(); opt = torch.optim.AdamW(m.parameters()); m.loss(next(iter(Points())))[0].backward(); opt.step()
-    real = torch.serialization.location_tag
     monkeypatch.setattr(torch.serialization, "location_tag", lambda storage: where)
     state = C.rng_state(); kind = where.split(":")[0]
     monkeypatch.setattr(C, "rng_state", lambda: dict(state, **{kind: [torch.zeros(16, dtype=torch.uint8)] if kind == "cuda" else torch.zeros(16, dtype=torch.uint8)}))
@@ -202,7 +201,7 @@ def test_precision_is_measured(monkeypatch, tmp_path):
         monkeypatch.setattr(T.time, "perf_counter", clock([fp32, bf16])); assert pick_precision("cpu", size=8) == want
     monkeypatch.undo()
     for p in ("bf16", "fp16"):
-        t = Trainer(Line(), Points(), cfg(precision=p, max_steps=6), tmp_path/p, "cpu").fit(steps=3, progress=False)
+        Trainer(Line(), Points(), cfg(precision=p, max_steps=6), tmp_path/p, "cpu").fit(steps=3, progress=False)
         u = Trainer(Line(), Points(), cfg(precision=p, max_steps=6), tmp_path/p, "cpu").fit(resume=True, progress=False)
         w = Trainer(Line(), Points(), cfg(precision=p, max_steps=6), tmp_path/f"{p}w", "cpu").fit(progress=False)
         assert u.step == 6 and same(u.model, w.model) and u.scalers[""].is_enabled() == (p == "fp16")

@@ -3,10 +3,10 @@ import builtins, multiprocessing, os, pickle, signal, subprocess, sys, threading
 from importlib.metadata import distribution, PackageNotFoundError
 from pathlib import Path
 import numpy as np, pytest, torch
-from harmonica.codec import Clip, load_codec, packaged_voice, reference
+from harmonica.codec import Clip, load_codec, reference
 from harmonica.infer import Voice
-from test_cli import home, models
-from test_infer import me, reader, tiny_codec, tiny_models, voice
+from test_cli import home, models # noqa: F401 (fixtures)
+from test_infer import me, reader, tiny_codec, tiny_models, voice # noqa: F401 (fixtures)
 from tiny import Deals, Line
 
 ROOT = Path(__file__).parents[1]
@@ -24,7 +24,6 @@ def planted(kind, folder):
     return p
 
 def openers():
-    from harmonica.align import Aligner
     from harmonica.checkpoint import load_checkpoint, load_model
     from harmonica.config import load_config
     from harmonica.corpora import manifest

@@ -1,10 +1,10 @@
 "Packaged voices by name, what their owners agreed to, when each word is said, and the mark in what is spoken"
-import json, os, sys, time
+import json, os, time
 import numpy as np, pytest, torch
 from harmonica.codec import Clip, packaged_voice, packaged_voices
 from harmonica.infer import NO_CONSENT, PAUSES, Voice
 from harmonica.watermark import NOTE, is_synthetic, weights_file
-from test_infer import me, one_line, reader, tiny_codec, tiny_models, voice
+from test_infer import me, one_line, reader, tiny_codec, tiny_models, voice # noqa: F401 (fixtures)
 
 TEXT = "It was late, and nobody came."
 
