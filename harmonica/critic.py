@@ -9,7 +9,7 @@ __all__ = ['Discriminator', 'Discriminators', 'AdversarialLoss', 'feature_matchi
 
 # %% ../nbs/07_critic.ipynb #826411c1
 import torch, torch.nn.functional as F
-from fastcore.basics import patch, store_attr
+from fastcore.basics import patch
 from torch import nn, Tensor
 from .signal import stft
 from .microcodec import MelLoss, MicroCodec
@@ -38,28 +38,21 @@ class Discriminator(nn.Module):
 # %% ../nbs/07_critic.ipynb #9e2460ba
 class Discriminators(nn.Module):
     "Several critics, from a coarse sense of time to a fine one"
-    def __init__(self,
-        sizes=(2048,1024,512,256), # Windows, samples
-        dim:int=24, # Channels of each
-    ):
+    def __init__(self):
         super().__init__()
-        self.each = nn.ModuleList(Discriminator(n, dim) for n in sizes)
+        self.each = nn.ModuleList(Discriminator(n, 24) for n in (2048,1024,512,256))
 
     def forward(self, wav): return [c(wav) for c in self.each]
 
 # %% ../nbs/07_critic.ipynb #220f4f85
 class AdversarialLoss:
     "Two losses for a `Trainer`: `loss=x.generator_loss`, `others=dict(critic=(x.critics, x.discriminator_loss))`"
+    mel_weight, pitch_weight, feature_weight = 15., 4., 4. # of spectrogram, pitch, and the features' distance
+    span = .64 # seconds of each crop that the critics hear: they cost more than all the rest
     def __init__(self,
-        critics:Discriminators=None, # Default: four small ones
-        mel_weight:float=15., # Weight of the distance of mel spectrograms
-        pitch_weight:float=4., # Weight of the pitch
-        feature_weight:float=4., # Weight of the features' distance
         warmup:int=100, # Steps until critics are listened to in full
-        span:float=.64, # Seconds of each crop that the critics hear: they cost more than all the rest
     ):
-        store_attr("mel_weight,pitch_weight,feature_weight,warmup,span")
-        self.critics, self.mel = critics or Discriminators(), MelLoss()
+        self.warmup, self.critics, self.mel = warmup, Discriminators(), MelLoss()
         self.heard = None # What `generator_loss` had the critics hear, for `discriminator_loss`, which comes next
 
 # %% ../nbs/07_critic.ipynb #5c0eef5a

@@ -410,7 +410,6 @@ def codec_report(
     clips, # Test set: a .jsonl file (several with commas; its `wav` or `audio`), or a list of rows, paths or Clips
     out=None, # Folder for results.json and report.html
     judges=None, # `Judges`, or their names with commas; default: those installed, without a recogniser
-    name:str=None, # What to call it; default: the codec's name
     books:int=None, # Decode from only this many books (default: all)
     seed:int=0, # Seed for the intervals
     tidy:bool=False, # First trim and level each sound, as is done to what a codec is trained on and to references
@@ -435,7 +434,7 @@ def codec_report(
             for q,c in enumerate(codes.numpy()): used[q] += np.bincount(c, minlength=codec.codebook_size)
             if out is None and len(after) < 20: after[it["id"]] = back
         items = _judged(rows, J, progress)
-    rep = _report("codec", name or codec.name, dict(J.settings(), tidy=bool(tidy)), J,
+    rep = _report("codec", codec.name, dict(J.settings(), tidy=bool(tidy)), J,
         [_tidied(it, out) for it in items], 1000, seed, after, **_facts(codec, used, books))
     return rep if out is None else _saved(rep, out)
 

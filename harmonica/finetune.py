@@ -106,7 +106,6 @@ def tune(
     lora:int=0, # Width of LoRA's corrections (0: all weights move)
     device=None, # cpu, cuda, mps; default: the best there is
     resume:bool=False, # Go on with the run in `folder`
-    callbacks=(), # More of them
     progress:bool=True, # Show a bar and print figures
 )->dict: # path of the model file, valid loss before and after (None where nothing was held out), steps
     "Fine-tune one model on cached codes"
@@ -117,7 +116,7 @@ def tune(
     loss = ar_loss if kind == "ar" else NARLoss(stroke_entries(model.cfg, s.codec))
     folder = open_run(cfg, folder, resume)
     if lora: add_lora(model, lora)
-    watch = [Alarms(), Page(), *[Printer(25)]*progress, *callbacks]
+    watch = [Alarms(), Page(), *[Printer(25)]*progress]
     t = Trainer(model, s.loader, cfg.training, folder, device, watch, s.valid, loss)
     before = _mark(t, folder)
     best = _winner(t.fit(resume, progress=progress), before)

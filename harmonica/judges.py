@@ -26,12 +26,10 @@ class Ear:
     "Whisper: writes down what it hears"
     def __init__(self,
         model:str="base.en", # A Whisper name (fetched where it is not there), or a folder with a CTranslate2 model
-        language:str="en",
     ):
         need("faster_whisper", "recognising words")
         from faster_whisper import WhisperModel
-        self.name, self.language, give = str(
-            model), language, "give the folder of a CTranslate2 Whisper model, or a name"
+        self.name, give = str(model), "give the folder of a CTranslate2 Whisper model, or a name"
         if os.path.sep in self.name and not Path(model).is_dir():
             raise ValueError(f"no folder {model}: {give} such as base.en")
         how = dict(device="cpu", compute_type="int8", cpu_threads=torch.get_num_threads())
@@ -48,7 +46,7 @@ def __call__(self:Ear,
 )->str:
     "The words heard in a clip"
     how = dict(beam_size=5, temperature=0., condition_on_previous_text=False, without_timestamps=True)
-    parts, _ = self.model.transcribe(clip.to(16000).samples, language=self.language, **how)
+    parts, _ = self.model.transcribe(clip.to(16000).samples, language="en", **how)
     return " ".join(p.text.strip() for p in parts)
 
 # %% ../nbs/69_judges.ipynb #2e425d24

@@ -27,13 +27,11 @@ from .html import document, picture, table
 # %% ../nbs/52_monitor.ipynb #bb91ab98
 class Printer:
     "Callback: a line of figures every so many updates, and after each look at the valid split"
+    show = ("loss", "loss_code", "top1", "top10", "mel", "phone_error", "duration", "grad_norm") # where there are such
     def __init__(self,
         every:int=100,    # Updates
-        # Metrics, where there are such
-        show=("loss", "loss_code", "top1", "top10", "mel", "phone_error", "duration", "grad_norm"),
         write=tqdm.write, # Takes the line
-    ):
-        self.every, self.show, self.write = every, show, write
+    ): self.every, self.write = every, write
 
     def after_step(self, t):
         if t.step % self.every == 0: self.line(t, t.metrics)
@@ -419,9 +417,8 @@ def curves(
 
 # %% ../nbs/52_monitor.ipynb #96efd5cd
 def page(
-    folder:str,    # Of a run
-    path:str=None, # Where to write it (default: page.html in the folder)
-)->Path:
+    folder:str, # Of a run
+)->Path: # page.html in it
     "A run's log as an HTML page"
     folder, rows, e, latest = Path(folder), read_log(folder), html.escape, {}
     for r in rows:
@@ -433,7 +430,7 @@ def page(
         table([(k, f"{v:.6g}") for k,v in latest.items()], head=0)]
     if config.exists(): body.append(f"<h2>Config</h2><pre>{e(config.read_text())}</pre>")
     text = document(folder.name, "".join(body), "<meta http-equiv=refresh content=60>")
-    return write_text(path or folder/"page.html", text)
+    return write_text(folder/"page.html", text)
 
 class Page:
     "Callback: keep the run's page.html fresh, at every save"
@@ -461,13 +458,9 @@ class Speak:
 # %% ../nbs/52_monitor.ipynb #b3e66ff8
 class Books:
     "Callback: loss, top-1 and top-10 of a `NAR`, book by book, at each validation"
-    def __init__(self,
-        batch=None, # A `Batch` to look at (default: the first valid one)
-    ): self.batch = batch
-
     @torch.no_grad()
     def after_valid(self, t):
-        batch = (self.batch if self.batch is not None else t.valid[0]).to(t.device)
+        batch = t.valid[0].to(t.device)
         model = t.ema if t.ema is not None else t.model
         self.books = {}
         with undisturbed(model):
@@ -479,16 +472,14 @@ class Books:
 # %% ../nbs/52_monitor.ipynb #78d4a180
 class TensorBoard:
     "Callback: what goes to log.jsonl goes to TensorBoard as well (see it with: tensorboard --logdir RUN)"
-    def __init__(self,
-        folder:str=None, # Default: `tensorboard` in the run's folder
-    ): self.folder, self.writer = folder, None
+    writer = None
 
     def before_fit(self, t):
         try: from torch.utils.tensorboard import SummaryWriter # an extra, and slow to import
         except ImportError:
             raise ImportError("TensorBoard is not installed: pip install tensorboard, or leave out the TensorBoard "
                 "callback") from None
-        self.writer = SummaryWriter(self.folder or t.folder/"tensorboard", purge_step=t.step+1)
+        self.writer = SummaryWriter(t.folder/"tensorboard", purge_step=t.step+1)
 
     def after_log(self, t, row):
         for k,v in row.items():

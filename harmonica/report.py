@@ -333,18 +333,16 @@ def _paired(v, better, n, rng):
 @patch
 def compare(self:Report,
     other:Report, # Another system on rows with the same ids
-    n:int=2000, # Draws and tosses
-    seed:int=0,
 )->dict: # figure: this, other, difference with interval, p, n, better ("this", "other" or None)
     "A paired test for each figure"
     theirs = {it["id"]: it for it in other.items}
     pairs = [(it, theirs[it["id"]]) for it in self.items if it["id"] in theirs]
     if not pairs: raise ValueError("the two reports have no ids in common: judge the same test set with both systems")
-    rng, out = np.random.default_rng(seed), {}
+    rng, out = np.random.default_rng(0), {}
     for k,m in METRICS.items():
         found = [(m.of(a), m.of(b)) for a,b in pairs]
         v = np.array([x for x in found if None not in x], float)
-        if len(v) > 1: out[k] = _paired(v, m.better, n, rng)
+        if len(v) > 1: out[k] = _paired(v, m.better, 2000, rng) # draws and tosses
     return out
 
 # %% ../nbs/66_report.ipynb #66000039
@@ -402,7 +400,6 @@ def listening_page(
     b:Report, # Another on the same rows
     path, # ab.html
     n:int=20, # Pairs
-    seed:int=0, # Decides pairs, their order and which side is which
 )->Path:
     "A blind A/B test in one page; the choices are saved as JSON by a button"
     names = [r.results["name"] for r in (a, b)]
@@ -411,7 +408,7 @@ def listening_page(
     if not pairs:
         raise ValueError("the two reports have no sounds in common: judge the same test set with both systems, "
             "with an `out` folder")
-    rng, cards, key = np.random.default_rng(seed), [], []
+    rng, cards, key = np.random.default_rng(0), [], [] # decides pairs, their order and which side is which
     for q,i in enumerate(rng.permutation(len(pairs))[:n]):
         it, *clips = pairs[i]
         turn = -1 if rng.integers(2) else 1
