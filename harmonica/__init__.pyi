@@ -4,7 +4,7 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any, BinaryIO
 import numpy as np
-from torch import Generator, Tensor, device as Device, nn
+from torch import Tensor, device as Device, nn
 
 __version__: str
 Sound = str | os.PathLike[str] | bytes | BinaryIO | Clip

@@ -1,8 +1,7 @@
 "Blocks: masks, positions, cache, embeddings"
 import pytest, torch
-from harmonica.blocks import CodeEmbedding, KVCache, TextEncoder, Transformer
 from harmonica.batch import length_mask
-from harmonica.blocks import prefix_mask
+from harmonica.blocks import CodeEmbedding, KVCache, PackedStack, TextEncoder, Transformer, laid_out, prefix_mask
 
 def close(a, b, eps=1e-4): assert torch.allclose(a, b, atol=eps, rtol=0), (a-b).abs().max()
 
