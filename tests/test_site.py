@@ -81,7 +81,7 @@ def sharpness(png):
     return round(struct.unpack(">I", png[at+4:at+8])[0]*.0254)
 
 # notebooks whose plots are still drawn small; may only shrink
-BLURRED = set("""00_codec 05_microcodec 07_critic 46_align 50_train 52_monitor 57_finetune 60_infer
+BLURRED = set("""00_codec 05_microcodec 52_monitor 60_infer
     tutorials/clone_your_voice tutorials/failing_runs tutorials/inside_the_books tutorials/own_codec tutorials/train_micro""".split())
 
 @each
