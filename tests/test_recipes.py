@@ -261,7 +261,7 @@ def test_what_was_tried_can_be_read():
     cells = json.loads((root/"nbs/55_recipes.ipynb").read_text(encoding="utf8"))["cells"]
     shown = unescape("".join("".join(o["data"].get("text/html", "")) for c in cells for o in c.get("outputs", []) if "data" in o))
     missing = [r["tried"] for r in rows if r["tried"].replace("`", "") not in shown.replace("<code>", "").replace("</code>", "")]
-    assert not missing, f"not in the table of 55_recipes: {missing}: nbdev-test nbs/55_recipes.ipynb --n-workers 0 --save"
+    assert not missing, f"not in the table of 55_recipes: {missing}: python benchmarks/tried.py"
 
 def test_crops_longer_than_every_clip_are_refused(tmp_path):
     "In words, when the folder is opened: nothing could ever be drawn"
