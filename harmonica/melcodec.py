@@ -122,7 +122,7 @@ def envelope(self:MelCodec,
     c = self.cfg
     n, K = c.n_pca, z.shape[1]*c.sub
     mel = (z[...,:n]*self.spread)@self.basis.T + self.mean
-    hertz = 2**(z[...,n:n+c.sub].clamp(-3.2, 4)*PITCH_SPREAD+PITCH_MIDDLE)
+    hertz = 2**(z[...,n:n+c.sub].clamp(-3.2, 4.)*PITCH_SPREAD+PITCH_MIDDLE)
     hertz = (hertz*16).round()/16     # rounded, so that the phase of a stream in pieces is that of the whole
     return mel.reshape(-1, K, c.n_mels), hertz.flatten(1), ((z[...,n+c.sub:]+1)/2).clamp(0, 1).flatten(1)
 

@@ -175,7 +175,7 @@ def test_installed_as_settings_say():
     assert {norm(r) for r in d.requires if "extra ==" not in r} == {norm(r) for r in ini["requirements"].split()}
     assert set(d.metadata.get_all("Provides-Extra")) == set(extras) and {"dev", "eval", "dac", "watermark", "encodec", "serve"} <= set(extras)
     scripts = {e.name: e for e in d.entry_points if e.group == "console_scripts"}
-    assert set(scripts) == {f"harmonica-{c}" for c in "download preprocess train synthesize evaluate finetune page serve".split()}
+    assert set(scripts) == {f"harmonica-{c}" for c in "download preprocess train synthesize evaluate finetune page export serve".split()}
     assert all(callable(e.load()) for e in scripts.values())
 
 def test_pins_lie_within_the_ranges():
