@@ -25,7 +25,7 @@ class Dice:
 
 @pytest.fixture(scope="module")
 def voice():
-    v = Voice.load(device="cpu").ready(); v.int8 = False
+    v = Voice.load(device="cpu").ready(); v.int8 = v.half = False
     return v
 
 @pytest.fixture(scope="module")
