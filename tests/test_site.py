@@ -125,6 +125,8 @@ def test_what_is_not_said_again_is_told(tmp_path):
         (tmp_path/n).write_text(json.dumps(dict(cells=[cell("11111111", {"text/plain": ["1\n", "2"]}), cell("22222222", {"image/png": png, "text/plain": "<Figure>"})])))
     assert differing(tmp_path/"a", tmp_path/"b") == ["22222222 (image/png)"] and not differing(tmp_path/"a", tmp_path/"a")
     assert "tests/twice.py" in (ROOT/"Makefile").read_text()
+    weekly = yaml.safe_load((ROOT/".github/workflows/test.yaml").read_text())["jobs"]["twice"]
+    assert "schedule" in weekly["if"] and weekly["steps"][-1]["run"].startswith("make notebooks-twice")
 
 # -- what the card promises: Colab, nbdev_test, import, the site
 

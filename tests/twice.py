@@ -26,7 +26,9 @@ def copied(folder):
     folder.mkdir(parents=True)
     shutil.copytree(ROOT/"nbs", folder/"nbs", ignore=shutil.ignore_patterns(".*", "_proc"))
     for p in ROOT.iterdir():
-        if p.name not in ("nbs", "_docs", "_proc") and not p.name.startswith("."): (folder/p.name).symlink_to(p)
+        if p.name in ("nbs", "_docs", "_proc") or p.name.startswith("."): continue
+        if p.is_file(): shutil.copy(p, folder)      # nbdev looks for its settings where they really lie
+        else: (folder/p.name).symlink_to(p)
     return folder
 
 def run(tree, name):
