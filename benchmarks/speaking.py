@@ -4,7 +4,8 @@
     speaking.py batch [--voice ruth]                 eight sentences one by one and side by side, and best_of=4 against one attempt; turn by turn, CPU seconds of one thread, with what the
                                                      processor's own speed allows
     speaking.py first                                 CPU time until the first sound of a stream (chunk=.2)
-    speaking.py long [--characters 100000]           a long text as a stream: memory at the beginning and the end, loudness and likeness of the first minute and the last
+    speaking.py long [--characters 100000]            a long text as a stream: memory at the beginning and the end, loudness and
+                                                     likeness of the first minute and the last; --within MINUTES stops it earlier
 
 Writes a table to the screen, and speaking.json into the folder --out, where it keeps what others have measured there. `long` wants the extra `eval`.
 """
@@ -109,28 +110,31 @@ def megabytes():
 
 def long(a):
     from harmonica.likeness import DVector, flat
-    v, d = Voice.load(a.voice), DVector()
-    text = ""
+    v, d, text = Voice.load(a.voice), DVector(), ""
     while len(text) < a.characters: text += " ".join(SENTENCES[i % 8] for i in range(len(text) % 7, len(text) % 7 + 9))+"\n\n"
-    first, last, seconds, held, n, began = [], [], 0., [], 0, time.monotonic()
-    for clip in v.stream(text[:a.characters]):
-        n += 1; seconds += clip.seconds
+    text = text[:a.characters]
+    said, began = [len(s) for s in v.pieces(text)], time.monotonic()
+    first, last, seconds, held, n = [], [], 0., [], 0
+    for clip in v.stream(text):
+        n, seconds = n+1, seconds+clip.seconds
         if sum(c.seconds for c in first) < 60: first.append(clip)
         last.append(clip)
         while sum(c.seconds for c in last[1:]) > 60: last.pop(0)
         held.append(megabytes())
-        if n % 50 == 0: print(f"\\r{seconds/60:.1f} min, {held[-1]:.0f} MB", end="", file=sys.stderr, flush=True)
+        if n % 20 == 0: print(f"\r{seconds/60:.1f} min, {held[-1]:.0f} MB", end="", file=sys.stderr, flush=True)
+        if a.within and time.monotonic()-began > 60*a.within: break
     first, last, prompt = Clip.join(first), Clip.join(last), v.codec.decode(v.prompt.codes)
     direction = lambda c: (e := np.asarray(d(flat(c))).ravel())/np.linalg.norm(e)
     like = [round(float(direction(c) @ direction(prompt)), 4) for c in (first, last)]
     loud = [round(float(c.levels()[c.active()].mean()), 2) for c in (first, last)]
-    return dict(characters=a.characters, minutes=round(seconds/60, 1), megabytes_after_a_tenth=round(held[len(held)//10]), megabytes_at_the_end=round(held[-1]), flat_likeness=like,
+    return dict(characters=sum(said[:n]), of=sum(said), minutes=round(seconds/60, 1),
+        megabytes_after_a_tenth=round(held[len(held)//10]), megabytes_at_the_end=round(held[-1]), flat_likeness=like,
         likeness_apart=round(abs(like[0]-like[1]), 4), loudness_db=loud, took_minutes=round((time.monotonic()-began)/60, 1))
 
 def main():
     p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     p.add_argument("what", choices=["batch", "first", "long"]); p.add_argument("--voice", default="ruth"); p.add_argument("--repeat", type=int, default=5)
-    p.add_argument("--characters", type=int, default=100_000); p.add_argument("--out", default=str(Path(__file__).parent))
+    p.add_argument("--characters", type=int, default=100_000); p.add_argument("--within", type=float, help="minutes after which `long` stops, and tells how far it came"); p.add_argument("--out", default=str(Path(__file__).parent))
     a = p.parse_args()
     import torch; torch.set_num_threads(1)
     found, to = dict(batch=batch, first=first, long=long)[a.what](a), Path(a.out)/"speaking.json"
