@@ -15,7 +15,7 @@ from torch import Tensor
 from fastcore.basics import patch
 from .schema import Depth, Flag, NotNegative, Part, Positive, Size, Sized
 from .batch import Batch, length_mask
-from .blocks import KVCache, Transformer, angles, evaluating, laid_out, prefix_mask
+from .blocks import KVCache, Transformer, angles, evaluating, laid_out, packed_stack, prefix_mask
 from .context import Conditioned, Context, TARGET, pack, pick
 from .length import LengthControl, length_loss, stretch
 from .sample import sample
@@ -327,18 +327,41 @@ def prefill(self:AR,
     context:Context, # From `encode`
     begin:Tensor, # The first step's input, (B,1,D)
     n:int, # Steps to make room for
+    int8:bool=False, # As in `StepLinear`
 )->tuple: # Hidden state (B*copies,D), cache of all rows
     "Read the context into a cache, once for all attempts at it"
     B, N, k = *context.x.shape[:2], context.copies
-    prefix = (torch.arange(N+1, device=begin.device) < N).expand(B, -1)
-    mask = prefix_mask(prefix, F.pad(context.real, (0,1), value=True))
-    read = self.body.cache(B, N+1)
-    pos = F.pad(context.pos, (0,1), value=-1.)
-    h = self.body(torch.cat([context.x, begin], 1), mask, pos, cache=read)[:,-1]
+    if int8: h, read = self.read_packed(context, begin[:,0])
+    else:
+        prefix = (torch.arange(N+1, device=begin.device) < N).expand(B, -1)
+        mask = prefix_mask(prefix, F.pad(context.real, (0,1), value=True))
+        read = self.body.cache(B, N+1)
+        pos = F.pad(context.pos, (0,1), value=-1.)
+        h = self.body(torch.cat([context.x, begin], 1), mask, pos, cache=read)[:,-1]
     cache = self.body.cache(B*k, N+1+n)
     cache.k[:,:,:,:N+1], cache.v[:,:,:,:N+1] = read.k.repeat_interleave(k, 1), read.v.repeat_interleave(k, 1)
     cache.len = N+1
     return h.repeat_interleave(k, 0), cache
+
+# %% ../nbs/30_ar.ipynb #5ac4d033
+@patch
+def read_packed(self:AR,
+    context:Context, # From `encode`
+    begin:Tensor, # The first step's input, (B,D)
+)->tuple: # Hidden state (B,D), cache
+    "The context, then the first step"
+    stack, real, kept, (B, N) = packed_stack(self, True), context.real, [], context.real.shape
+    at, cache = real.flatten().nonzero()[:,0], self.body.cache(B, N+1)
+    places = stack.rope(context.pos.flatten()[at])
+    stack(context.x.flatten(0, 1)[at], real.sum(1).tolist(), places, keep=kept)
+    for layer,pair in enumerate(kept):
+        for store,new in zip((cache.k, cache.v), pair):
+            wide = store.new_zeros(len(new), B*N, stack.dim)
+            wide[:,at] = new.to(wide.dtype)
+            store[layer,:,:,:N] = wide.view(-1, B, N, stack.dim).transpose(0, 1)
+    cache.len, seen = N, None if real.all() else F.pad(real, (0,1), value=True)[:,None,None]
+    rope = [o[0,0] for o in stack.rope(real.new_full((1,), -1., dtype=torch.float))]
+    return self.step_stack(True).step(begin, rope, cache, seen), cache
 
 # %% ../nbs/30_ar.ipynb #3ee4d963
 @patch
@@ -361,7 +384,7 @@ def output_steps(self:AR,
     "The transformer a step at a time, through its cache"
     B, N, k, stack, pos = *context.x.shape[:2], context.copies, self.step_stack(int8), context.pos
     cues, dev = self.cues(context, n+1), pos.device
-    h, cache = self.prefill(context, self.segment[BEGIN].expand(B, 1, -1) + cues[:,:1], n)
+    h, cache = self.prefill(context, self.segment[BEGIN].expand(B, 1, -1) + cues[:,:1], n, int8)
     seen = F.pad(context.real, (0, n+1), value=True).repeat_interleave(k, 0)[:,None,None]
     mask, cues = None if context.real.all() else seen, cues.repeat_interleave(k, 0)
     ropes = self.step_ropes(n, h)

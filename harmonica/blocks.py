@@ -6,7 +6,7 @@ Docs: https://harmonica-tts.github.io/harmonica/blocks.html.md"""
 
 # %% auto #0
 __all__ = ['angles', 'rotate', 'KVCache', 'Attention', 'Block', 'steer', 'Transformer', 'evaluating', 'prefix_mask',
-           'quick_halves', 'PackedStack', 'laid_out', 'CodeEmbedding', 'TextEncoder']
+           'quick_halves', 'PackedStack', 'laid_out', 'packed_stack', 'CodeEmbedding', 'TextEncoder']
 
 # %% ../nbs/25_blocks.ipynb #bfbeb055
 import weakref
@@ -333,10 +333,20 @@ def laid_out(
     *how, # and of these
 ): # What it gave
     "Made once, and anew when the model's numbers have changed"
-    now = make, how, *((p.data_ptr(), 0 if p.is_inference() else p._version) for p in model.parameters())
-    was, made = _laid_out.get(model, (None, None))
-    if was != now: _laid_out[model] = now, (made := make(model, *how))
-    return made
+    now = [(p.data_ptr(), 0 if p.is_inference() else p._version) for p in model.parameters()]
+    was, made = _laid_out.get(model, (None, {}))
+    if was != now: _laid_out[model] = now, (made := {})
+    if (make, how) not in made: made[make, how] = make(model, *how)
+    return made[make, how]
+
+def _pack(model, half): return PackedStack(model.body, half)
+
+def packed_stack(
+    model, # AR or flow, with its transformer as `body`
+    half:bool=False, # As in `PackedStack`
+)->PackedStack:
+    "Its transformer, laid out for speaking"
+    return laid_out(model, _pack, half)
 
 # %% ../nbs/25_blocks.ipynb #6de3e3e5
 class CodeEmbedding(nn.Module):

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import numpy as np, torch
 from fastcore.basics import patch
 from torch import nn, Tensor
-from .blocks import PackedStack, TextEncoder, Transformer, laid_out
+from .blocks import TextEncoder, Transformer, packed_stack
 from .batch import Batch, length_mask, pad
 from .crops import Endless
 from .length import expand_by_duration
@@ -255,20 +255,11 @@ def hear(self:FlowNAR,
     half:bool=False, # As in `PackedStack`
 )->Heard:
     "All that a prompt says, to be kept"
-    stack, P, kept = self.packed(half), len(prompt), []
+    stack, P, kept = packed_stack(self, half), len(prompt), []
     voice = self.speaker(prompt[None], length_mask(torch.tensor([P], device=prompt.device), P))
     rope = stack.rope(torch.arange(P, device=prompt.device)-P-self.cfg.gap)
     stack(self.prompt_proj(prompt), [P], rope, voice+self.prompt_cond, keep=kept)
     return Heard(voice[0], kept)
-
-@patch
-def packed(self:FlowNAR,
-    half:bool=False, # As in `PackedStack`
-)->PackedStack:
-    "The transformer, laid out for speaking"
-    return laid_out(self, _pack, half)
-
-def _pack(flow, half): return PackedStack(flow.body, half)
 
 # %% ../nbs/41_flow.ipynb #5ac4d012
 @patch
@@ -278,7 +269,7 @@ def steerer(self:FlowNAR,
     half:bool=False, # As in `PackedStack`
 ): # Function (x (B,T,latent_dim), t (B,)) -> velocity (len(heard),T,latent_dim)
     "As `forward`, with the prompts and what is known of each frame worked out before"
-    stack, (B, T) = self.packed(half), batch.codes.shape
+    stack, (B, T) = packed_stack(self, half), batch.codes.shape
     times, real, D = len(heard)//B, length_mask(batch.n_frames, T), self.cfg.d_model
     at, n = real.flatten().nonzero()[:,0], batch.n_frames.tolist()*times
     known, where = self.frames(batch, batch.codes).flatten(0, 1)[at], torch.arange(T, device=at.device).repeat(B)[at]

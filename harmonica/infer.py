@@ -24,6 +24,7 @@ from torch import Tensor
 from .codec import Clip, Codec, load_codec, packaged_voice, packaged_voices, reference as best_part
 from .text import Tokenizer, load_lexicon, normalize, sentences
 from .batch import Batch
+from .blocks import packed_stack
 from .ar import AR
 from .flow import FlowBatch, FlowNAR
 from .align import Aligner
@@ -513,7 +514,7 @@ def paint(
 @patch
 def heard(self:Voice):
     "What the flow has heard of the prompt, for all sentences"
-    asked = self.nar.packed(self.half), self.prompt.latents
+    asked = packed_stack(self.nar, self.half), self.prompt.latents
     if self.kept is None or any(a is not b for a,b in zip(self.kept[0], asked)):
         self.kept = asked, self.nar.hear(self.prompt.latents.to(self.device), self.half)
     return self.kept[1]

@@ -259,3 +259,14 @@ def test_rows_have_dice_of_their_own(best_of):
     for i in range(4): assert torch.equal(many[i], m.generate(b[i:i+1], best_of, generator=dice(i))[0][0])
     two, _ = m.generate(b[:2], best_of, generator=[dice(0), dice(1)])
     assert all(torch.equal(x, y) for x,y in zip(two, many))
+
+def test_reading_end_to_end_is_reading_in_a_padded_batch(monkeypatch):
+    "On a processor that has neither bytes nor bfloat16, `int8` reads the same hidden state, keys and values"
+    monkeypatch.setattr("harmonica.blocks.quick_halves", lambda device: False)
+    monkeypatch.delattr(torch, "_weight_int8pack_mm")
+    m = model(2); c = m.encode(ask(batch())); begin = torch.randn(4, 1, 32)
+    with torch.no_grad(): (h, a), (g, b) = (m.prefill(c, begin, 3, int8) for int8 in (False, True))
+    close(g, h)
+    seen = F.pad(c.real, (0, 1), value=True)
+    for x,y in ((a.k, b.k), (a.v, b.v)): close(*(o[:,:,:,:seen.shape[1]].transpose(2, 3)[:,seen] for o in (x, y)))
+    assert a.len == b.len == seen.shape[1]
