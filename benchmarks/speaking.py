@@ -29,6 +29,7 @@ class Parts:
     def __init__(self, v):
         import harmonica.infer as infer
         self.took, self.flops, self.counting = {}, {}, False
+        for m in (v.ar, v.nar, v.vocoder): m.requires_grad_(False)    # or torch's counter looks for gradients
         v.ar.generate = self.timed("ar", v.ar.generate)
         infer.paint = self.timed("flow", infer.paint)
         v.vocoder.decode_batch = self.timed("vocoder", v.vocoder.decode_batch)
