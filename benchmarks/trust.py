@@ -7,7 +7,8 @@
                                                and what the mark costs in quality and likeness (SPEECH rows with prompt; wants harmonica-tts[eval])
     trust.py soak       [--n 2000]             sentences through one Voice: memory and pace from the first to the last
     trust.py threads    [--n 8]                threads that share one fresh Voice, a fork after use, and spawn: the same sound as alone
-    trust.py kills      [--n 200]              SIGKILL at random moments of download, preprocessing, training, synthesis and serving: nothing that was
+    trust.py kills      [--n 200] [--only server]
+                                               SIGKILL at random moments of download, preprocessing, training, synthesis and serving: nothing that was
                                                reported saved is lost, nothing half-written has a final name, the next run goes on to the same result
     trust.py fuzz       [--n 100000]           broken inputs of every kind, as of fuzz.py, which keeps its counts in fuzz.json
     trust.py licences                          the licence of every package that the installed extras bring; exit code 1 where one is GPL
@@ -409,7 +410,8 @@ def kills(a):
     import torch
     import harmonica.align, harmonica.preprocess, harmonica.recipes, harmonica.serve, httpx, uvicorn # here, once: what is killed is the work, not its imports
     torch.set_num_threads(1)                              # a fork inherits no threads
-    table, kinds = {}, (Download, Preprocess, Train, Synthesis, Serve)
+    kinds = [k for k in (Download, Preprocess, Train, Synthesis, Serve) if a.only in (None, k.name)]
+    table = kept(a, "kills") if a.only else {}
     for kind in kinds:
         with tempfile.TemporaryDirectory() as d:
             table[kind.name] = kind(Path(d)).kill(-(-a.n//len(kinds)), random.Random(kind.name))
@@ -458,6 +460,11 @@ def keep(a, kind, table):
     have[kind] = dict(version=__version__, date=time.strftime("%Y-%m-%d", time.gmtime()), table=table)
     path.write_text(json.dumps(have, indent=1)+"\n")
 
+def kept(a, kind):
+    "The table of a kind as it was measured before"
+    path = Path(a.out)
+    return json.loads(path.read_text()).get(kind, {}).get("table", {}) if path.exists() else {}
+
 def column(table, name): return [row[name] for row in table.values() if name in row]
 
 def verdicts(have):
@@ -505,6 +512,7 @@ def main():
     p.add_argument("--real-limit", type=int, default=1000)
     p.add_argument("--limit", type=int, default=100)
     p.add_argument("--n", type=int)
+    p.add_argument("--only", choices=("download", "preprocessing", "training", "synthesis", "server"))
     p.add_argument("--out", default=str(HERE/"trust.json"))
     a = p.parse_args()
     if a.kind == "watermark" and not a.speech: p.error("give SPEECH, a .jsonl file or a folder")
