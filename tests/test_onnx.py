@@ -1,5 +1,5 @@
 "The voice as graphs says what torch says: step by step, part by part, and aloud"
-import importlib.util, json, re, runpy, subprocess, sys, wave
+import importlib.util, json, re, subprocess, sys
 from functools import lru_cache
 from pathlib import Path
 import numpy as np, pytest, torch
