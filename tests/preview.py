@@ -78,7 +78,7 @@ def broken(out=ROOT/"_docs"):
             if not target.exists(): found.append(f"{page.name}: {l}")
             elif not to and mark and mark not in ids: found.append(f"{page.name}: #{mark}")
         found += [f"{page.name}: an image without a text" for i in re.findall(r"<img\b[^>]*>", text) if not re.search(r'\balt="(?!No description has been)[^"]+"', i)]
-        found += [f"{page.name}: {w}" for w in re.findall(r"NoneType|__main__\\.", text)]
+        found += [f"{page.name}: {w}" for w in re.findall(r"NoneType|__main__\.", text)]
     return found
 
 def too_wide(out=ROOT/"_docs", shots=None, sizes=((360, 780), (1280, 900))):
