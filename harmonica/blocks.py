@@ -333,7 +333,9 @@ def laid_out(
     *how, # and of these
 ): # What it gave
     "Made once, and anew when the model's numbers have changed"
-    now = [(p.data_ptr(), 0 if p.is_inference() else p._version) for p in model.parameters()]
+    # a fused optimiser changes numbers without a trace in `_version`: look at one of each, too
+    seen = lambda p: (p.data_ptr(), 0 if p.is_inference() else p._version, p.detach().flatten()[:1].tolist())
+    now = [seen(p) for p in model.parameters()]
     was, made = _laid_out.get(model, (None, {}))
     if was != now: _laid_out[model] = now, (made := {})
     if (make, how) not in made: made[make, how] = make(model, *how)

@@ -270,3 +270,14 @@ def test_reading_end_to_end_is_reading_in_a_padded_batch(monkeypatch):
     seen = F.pad(c.real, (0, 1), value=True)
     for x,y in ((a.k, b.k), (a.v, b.v)): close(*(o[:,:,:,:seen.shape[1]].transpose(2, 3)[:,seen] for o in (x, y)))
     assert a.len == b.len == seen.shape[1]
+
+def test_it_speaks_with_what_it_has_just_learned():
+    "A fused optimiser changes weights without a trace; the steps laid out before must not be used again"
+    ar = AR(ARConfig(vocab_size=9, n_bins=16, n_q=2, d_model=32, n_heads=2, n_layers=1, d_ff=32, code_dim=8, speaker_dim=8, duration_hidden_dim=8)).eval()
+    before = ar.step_stack().head.weight.clone()
+    ar.train()
+    optimiser = torch.optim.AdamW(ar.parameters(), lr=.1, fused=True)
+    for p in ar.parameters(): p.grad = torch.ones_like(p)
+    optimiser.step()
+    after = ar.eval().step_stack().head.weight
+    assert not torch.equal(after, before) and torch.equal(after, ar.head.weight.detach().t())
