@@ -82,7 +82,7 @@ def sharpness(png):
 
 # notebooks whose plots are still drawn small; may only shrink
 BLURRED = set("""00_codec 05_microcodec 52_monitor 60_infer
-    tutorials/clone_your_voice tutorials/failing_runs tutorials/inside_the_books tutorials/own_codec""".split())
+    tutorials/failing_runs tutorials/inside_the_books tutorials/own_codec""".split())
 
 @each
 def test_plots_can_be_read(nb):
