@@ -315,7 +315,8 @@ def export(
     _agree(voice, reference, None, None, None, False)
     me = _as_asked(_voice(ar_checkpoint, nar_checkpoint, None, "cpu"), {}, voice, reference, None, False)
     made = export_onnx(me, to_write(folder, "FOLDER"))
-    print(f"{made}: {sum(p.stat().st_size for p in made.iterdir())/1e6:.0f} MB; speak_onnx.py {made} --text ...")
+    size = sum(p.stat().st_size for p in made.iterdir())/1e6
+    print(f"{made}: {size:.0f} MB; speak_onnx.py {made} out.wav --text ...")
 
 # %% ../nbs/80_cli.ipynb #ea755d4c
 def _mark_of(path):

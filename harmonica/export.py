@@ -9,7 +9,7 @@ __all__ = ['draw_graph', 'Past', 'ARRead', 'ARStep', 'ar_graphs', 'FlowRead', 'F
            'vocoder_graph', 'fewest_bytes', 'Shelf', 'lighten', 'export_onnx']
 
 # %% ../nbs/62_export.ipynb #62000006
-import hashlib, json, logging
+import hashlib, json, logging, warnings
 from importlib.util import find_spec
 from pathlib import Path
 import torch
@@ -53,7 +53,8 @@ def draw_graph(
     how["dynamic_shapes"] = tuple(free(x, d) for x,d in inputs.values())
     how["custom_translation_table"] = {torch.ops.aten.searchsorted.Tensor: _searchsorted}
     examples = tuple(x for x,_ in inputs.values())
-    with torch.no_grad():
+    with torch.no_grad(), warnings.catch_warnings():
+        warnings.simplefilter("ignore", FutureWarning) # of torch, about torch
         module(*examples) # tables that are made at first use and kept must not be made of the tracer's stand-ins
         return torch.onnx.export(module.eval(), examples, **how).model_proto
 
