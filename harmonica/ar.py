@@ -31,7 +31,7 @@ class ARConfig(Sized):
     n_heads:Size=8 # Heads
     n_layers:Depth=12 # Blocks
     d_ff:Size=1856 # Inner width of the feed-forward
-    dropout:Part=.1 # Share of findings dropped in training
+    dropout:Part=.1 # Share of activations dropped in training
     group:Depth=1 # Frames a step
     code_dim:Size=64 # Length of the codec's own vectors
     speaker_dim:Size=192 # Inner width of the speaker encoder

@@ -119,7 +119,7 @@ class Block(nn.Module):
         d_model:int, # Width
         n_heads:int, # Heads
         d_ff:int, # Inner width of the feed-forward
-        dropout:float=0., # Share of findings dropped in training
+        dropout:float=0., # Share of activations dropped in training
         cond_dim:int=None, # Length of a vector that steers the norms
     ):
         super().__init__()
@@ -156,7 +156,7 @@ class Transformer(nn.Module):
         n_heads:int, # Heads, H
         n_layers:int, # Blocks
         d_ff:int=None, # Inner width of the feed-forward (default 4*d_model, rounded up to 64)
-        dropout:float=0., # Share of findings dropped in training
+        dropout:float=0., # Share of activations dropped in training
         cond_dim:int=None, # Length of a vector that steers the norms (AdaLN)
         grad_checkpoint:bool=False, # Recompute blocks in the backward pass: less memory, a third more time
     ):

@@ -35,7 +35,7 @@ class FlowNARConfig(Sized):
     d_ff:int=768         # Inner width of the feed-forward
     cond_dim:int=128     # Length of the vector (time and speaker) that steers every layer
     speaker_dim:int=192  # Inner width of the prompt encoder
-    dropout:float=.05    # Share of findings dropped in training
+    dropout:float=.05    # Share of activations dropped in training
     gap:int=16           # Frames between the end of a prompt and the start of the target
     p_no_prompt:float=.15 # Share of utterances that learn without a prompt, for guidance
     p_no_book0:float=.1  # Share of utterances that learn without book 0

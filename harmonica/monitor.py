@@ -403,14 +403,14 @@ def curves(
     rows_of = {k: [n for n in names if len(column(rows, n)[0])] for k,names in PANELS.items()}
     rows_of = {k:v for k,v in rows_of.items() if v}
     high = -(-len(rows_of)//3) or 1
-    fig,axs = plt.subplots(high, 3, figsize=(8, 2.2*high), dpi=dpi, squeeze=False)
+    fig,axs = plt.subplots(high, 3, figsize=(8, 1.8*high), dpi=dpi, squeeze=False)
     for ax in axs.flat[len(rows_of):]: ax.axis("off")
     for ax,(k,names) in zip(axs.flat, rows_of.items()):
         for n in names:
             ax.plot(*column(rows, n), "-o" if n.startswith(("valid", "use", "al", "att")) else "-", ms=2, lw=1, label=n)
         if k in ("gradient", "moved"): ax.set_yscale("log")
         ax.legend(fontsize=6)
-        ax.tick_params(labelsize=6)
+        ax.tick_params(labelsize=6, which="both")
         ax.set_xlabel("update", fontsize=6)
     fig.tight_layout()
     return fig

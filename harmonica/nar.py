@@ -28,7 +28,7 @@ class NARConfig(Sized):
     n_heads:Size=8 # Heads
     n_layers:Depth=8 # Blocks
     d_ff:Size=1344 # Inner width of the feed-forward
-    dropout:Part=.1 # Share of findings dropped in training
+    dropout:Part=.1 # Share of activations dropped in training
     code_dim:Size=64 # Width of the codebook vectors
     cond_dim:Size=128 # Length of the vector (book and speaker) that steers every layer
     speaker_dim:Size=192 # Inner width of the speaker encoder
