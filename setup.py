@@ -2,8 +2,11 @@
 from configparser import ConfigParser
 from setuptools import setup
 
-cfg = ConfigParser(delimiters=["="]); cfg.read("settings.ini"); cfg = cfg["DEFAULT"]
+ini = ConfigParser(delimiters=["="])
+ini.read("settings.ini")
+cfg = ini["DEFAULT"]
 extras = {k.removesuffix("_requirements"): cfg[k].split() for k in cfg if k.endswith("_requirements")}
-setup(version=cfg["version"], install_requires=cfg["requirements"].split(), extras_require=extras, packages=["harmonica"],
-      package_data={"harmonica": ["*.toml", "*.html", "configs/*.yaml", "weights/*", "voices/*", "py.typed", "*.pyi"]},
-      entry_points=dict(console_scripts=cfg["console_scripts"].split(), nbdev=["harmonica=harmonica._modidx:d"]))
+setup(version=cfg["version"], install_requires=cfg["requirements"].split(), extras_require=extras,
+    packages=["harmonica"],
+    package_data={"harmonica": ["*.toml", "*.html", "configs/*.yaml", "weights/*", "voices/*", "py.typed", "*.pyi"]},
+    entry_points=dict(console_scripts=cfg["console_scripts"].split(), nbdev=["harmonica=harmonica._modidx:d"]))

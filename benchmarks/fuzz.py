@@ -28,7 +28,8 @@ from harmonica.text import Tokenizer, load_lexicon, normalize, sentences
 sys.path.insert(0, str(Path(__file__).parent))
 from text import texts
 
-ALL = ("manifest", "config", "checkpoint", "model", "voice", "cache", "archive", "audio", "testset", "lexicon", "report", "codes", "text")
+ALL = ("manifest", "config", "checkpoint", "model", "voice", "cache", "archive", "audio", "testset", "lexicon",
+    "report", "codes", "text")
 ODD = [None, True, -1, 0, 10**30, 1.5, float("nan"), "", "x", "\ud800", [], [1, "a"], {}, {"a": 1}]
 
 
@@ -55,10 +56,13 @@ def flip_tree(tree, rng):
             keys = list(node) if isinstance(node, dict) else list(range(len(node)))
             if not keys: break
             k = rng.choice(keys)
-            if isinstance(node[k], (dict, list)) and rng.random() < .8: node = node[k]; continue
+            if isinstance(node[k], (dict, list)) and rng.random() < .8:
+                node = node[k]
+                continue
             how = rng.randrange(4)
             if how == 0: del node[k]
-            elif how == 1 and isinstance(node[k], torch.Tensor): node[k] = rng.choice([node[k].reshape(-1)[:1], node[k].bool(), node[k][None], torch.tensor(0)])
+            elif how == 1 and isinstance(node[k], torch.Tensor):
+                node[k] = rng.choice([node[k].reshape(-1)[:1], node[k].bool(), node[k][None], torch.tensor(0)])
             elif how == 2 and isinstance(node, dict): node[str(k)+"x"] = node.pop(k)
             else: node[k] = copy.deepcopy(rng.choice(ODD))
             break
@@ -82,16 +86,20 @@ def text_dump(make): return lambda t: make(t).encode(errors="surrogatepass")
 
 def kinds(d):
     "One sound file of each kind below `d`"
-    out, rows = {}, [dict(audio=f"{i}.wav", text=f'say "{i}", then', speaker="s", split="train", seconds=1.5) for i in range(4)]
+    out, rows = {}, [dict(audio=f"{i}.wav", text=f'say "{i}", then', speaker="s", split="train", seconds=1.5)
+        for i in range(4)]
     (d/"m.jsonl").write_text("".join(json.dumps(r)+"\n" for r in rows))
     (d/"m.csv").write_text("audio,text\n"+"".join(f'{i}.wav,"say ""{i}"", then"\n' for i in range(4)))
     (d/"m.tsv").write_text("audio\ttext\n"+"".join(f"{i}.wav\tsay {i}\n" for i in range(4)))
-    out["manifest"] = [Kind(d/"m.jsonl", lambda p: list(manifest(p)), rows, text_dump(lambda t: "".join(json.dumps(r)+"\n" for r in t))),
-                       *(Kind(d/f"m.{k}", lambda p: list(manifest(p))) for k in ("csv", "tsv"))]
-    conf = dict(base="micro", training=dict(lr=1e-4, max_steps=10), model=dict(ar=dict(d_model=64, n_heads=2)), data=dict(prompt_seconds=[1, 3]), stages=dict(ar=dict(lr=.1)))
+    out["manifest"] = [Kind(d/"m.jsonl", lambda p: list(manifest(p)), rows,
+        text_dump(lambda t: "".join(json.dumps(r)+"\n" for r in t))),
+        *(Kind(d/f"m.{k}", lambda p: list(manifest(p))) for k in ("csv", "tsv"))]
+    conf = dict(base="micro", training=dict(lr=1e-4, max_steps=10), model=dict(ar=dict(d_model=64, n_heads=2)),
+        data=dict(prompt_seconds=[1, 3]), stages=dict(ar=dict(lr=.1)))
     (d/"c.yaml").write_text(yaml.safe_dump(conf))
     out["config"] = [Kind(d/"c.yaml", load_config, conf, text_dump(lambda t: yaml.safe_dump(t, allow_unicode=True)))]
-    small = dict(vocab_size=40, n_q=2, n_bins=16, d_model=16, n_heads=2, n_layers=1, d_ff=16, code_dim=4, speaker_dim=8, duration_hidden_dim=8)
+    small = dict(vocab_size=40, n_q=2, n_bins=16, d_model=16, n_heads=2, n_layers=1, d_ff=16, code_dim=4, speaker_dim=8,
+        duration_hidden_dim=8)
     model = AR(ARConfig(**small))
     save_model(d/"ar.safetensors", model, codec="x", codec_hash="y")
     opt = torch.optim.AdamW(model.parameters())
@@ -109,21 +117,25 @@ def kinds(d):
         return load_trained(p, "ar")
     plain = json.loads(json.dumps({k: v for k,v in ck.items() if k in ("step", "kind", "config", "version")}))
     out["checkpoint"] = [Kind(d/"r.pt", resume, {**ck, **plain}, pt)]
-    with safe_open(d/"ar.safetensors", "pt") as f: meta, tensors = f.metadata(), {k: f.get_tensor(k).clone() for k in f.keys()}
+    with safe_open(d/"ar.safetensors", "pt") as f:
+        meta, tensors = f.metadata(), {k: f.get_tensor(k).clone() for k in f.keys()}
     tree = dict(kind=meta["kind"], config=json.loads(meta["config"]), info=json.loads(meta["info"]), tensors=tensors)
     def st(t):
         m = {k: v if isinstance(v, str) else json.dumps(v, default=str) for k,v in t.items() if k != "tensors"}
         ts = t.get("tensors") if isinstance(t.get("tensors"), dict) else {}
-        return save({str(k): v.contiguous() for k,v in ts.items() if isinstance(v, torch.Tensor)}, {k: v.encode(errors="replace").decode() for k,v in m.items()})
+        return save({str(k): v.contiguous() for k,v in ts.items() if isinstance(v, torch.Tensor)},
+            {k: v.encode(errors="replace").decode() for k,v in m.items()})
     out["model"] = [Kind(d/"ar.safetensors", load_model, tree, st)]
     (d/"cache").mkdir()
     card = dict(version=1, codec="toy", codec_hash="0"*12, frame_rate=50, sample_rate=24000, n_q=2, codebook_size=16)
     (d/"cache/card.json").write_text(json.dumps(card))
-    write_shard([dict(id=f"u{i}", text=f"text {i}", speaker="s", source="x", split="train", seconds=1., n_frames=50+i, codes=np.zeros(100+2*i, np.int16)) for i in range(6)], d/"cache/000-of-001-00000.arrow")
+    write_shard([dict(id=f"u{i}", text=f"text {i}", speaker="s", source="x", split="train", seconds=1., n_frames=50+i,
+        codes=np.zeros(100+2*i, np.int16)) for i in range(6)], d/"cache/000-of-001-00000.arrow")
     def cache(p):
         ds = CodesDataset(d/"cache", None)
         return [ds[i] for i in range(len(ds))]
-    out["cache"] = [Kind(d/"cache/card.json", cache, card, text_dump(json.dumps)), Kind(d/"cache/000-of-001-00000.arrow", cache)]
+    out["cache"] = [Kind(d/"cache/card.json", cache, card, text_dump(json.dumps)),
+        Kind(d/"cache/000-of-001-00000.arrow", cache)]
     with zipfile.ZipFile(d/"a.zip", "w") as z: z.writestr("x/a.txt", "hello"*50)
     with tarfile.open(d/"a.tar.gz", "w:gz") as t: t.add(d/"m.csv", "x/m.csv")
     out["archive"] = [Kind(d/n, lambda p: unpack(p, d/"unpacked")) for n in ("a.zip", "a.tar.gz")]
@@ -135,8 +147,9 @@ def kinds(d):
     out["testset"] = [Kind(d/"items.jsonl", lambda p: read_rows(str(p)), items, lines)]
     (d/"lexicon.txt").write_text("# words\nNguyen\tnwin\nSQL = sequel\nschwa\t[[ʃwˈɑ]]\n", encoding="utf-8")
     out["lexicon"] = [Kind(d/"lexicon.txt", load_lexicon)]
-    results = dict(schema="harmonica-results", version=1, kind="speech", name="a", settings=dict(seed=0), not_measured={}, n=1,
-        failure_rates=dict(any=.1), overall=dict(wer=dict(value=.1, low=None, high=None)), items=[dict(id="a", text="x", seconds=1.)])
+    results = dict(schema="harmonica-results", version=1, kind="speech", name="a", settings=dict(seed=0),
+        not_measured={}, n=1, failure_rates=dict(any=.1), overall=dict(wer=dict(value=.1, low=None, high=None)),
+        items=[dict(id="a", text="x", seconds=1.)])
     (d/"results.json").write_text(json.dumps(results))
     out["report"] = [Kind(d/"results.json", lambda p: Report.load(p).overall, results, text_dump(json.dumps))]
     codes = dict(codes=[[1, 2, 3, 4], [5, 6, 7, 8]], dtype="int64")
@@ -155,7 +168,9 @@ def sounds(d):
 
 
 @functools.cache
-def small_codec(): return load_codec(MicroCodec(MicroCodecConfig(n_q=2, n_bins=16, code_dim=8, enc_dim=16, enc_layers=1, dec_dim=16, dec_layers=1)))
+def small_codec():
+    return load_codec(MicroCodec(MicroCodecConfig(n_q=2, n_bins=16, code_dim=8, enc_dim=16, enc_layers=1, dec_dim=16,
+        dec_layers=1)))
 
 
 def read_codes(p):
@@ -206,7 +221,8 @@ def run(count, only=(), seed=0, say=print, seconds=None):
         found = kinds(Path(tmp)) if not only or "voice" in only else without_voice(Path(tmp))
         found = {k: v for k,v in found.items() if not only or k in only}
         for name,files in found.items():
-            n, rng, until = collections.Counter(), random.Random(f"{seed} {name}"), time.time()+(seconds or 1e9)/len(found)
+            n, rng, until = collections.Counter(), random.Random(f"{seed} {name}"), time.time()+(seconds
+                or 1e9)/len(found)
             slowest, good = 0., {f: f.path.read_bytes() for f in files}
             for i in range(count*max(1+bool(f.tree) for f in files)):
                 if time.time() > until: break
@@ -214,8 +230,11 @@ def run(count, only=(), seed=0, say=print, seconds=None):
                 f.path.unlink() # what was read may still be mapped
                 f.path.write_bytes(f.broken(good[f], i//len(files), rng))
                 faulthandler.dump_traceback_later(60, exit=True)
-                try: f.read(f.path); n["read"] += 1
-                except ValueError as e: n["refused" if "\n" not in str(e) else "escaped: a ValueError of several lines"] += 1
+                try:
+                    f.read(f.path)
+                    n["read"] += 1
+                except ValueError as e:
+                    n["refused" if "\n" not in str(e) else "escaped: a ValueError of several lines"] += 1
                 except Exception as e: n[f"escaped: {type(e).__name__}: {str(e)[:60]}"] += 1
                 faulthandler.cancel_dump_traceback_later()
                 took = time.process_time()-began
@@ -253,7 +272,8 @@ def without_voice(d):
 
 if __name__ == "__main__":
     p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    p.add_argument("--count", type=int, default=500, help="byte flips of each kind, and as many structure flips where there is a structure")
+    p.add_argument("--count", type=int, default=500,
+        help="byte flips of each kind, and as many structure flips where there is a structure")
     p.add_argument("--only", nargs="*", default=(), help="kinds of file")
     p.add_argument("--seed", type=int, default=0)
     p.add_argument("--seconds", type=float, help="stop after so long, shared among the kinds")

@@ -20,13 +20,15 @@ from importlib.metadata import distributions
 from pathlib import Path
 import numpy as np
 
-SENTENCES = ("Yes.", "Who was that?", "It was late.", "Nine boats.", "She listened.", "Come in, please.") # short ones: it is their number that counts
+# short ones: it is their number that counts
+SENTENCES = ("Yes.", "Who was that?", "It was late.", "Nine boats.", "She listened.", "Come in, please.")
 
 def clips(path, limit):
     "Sounds of a .jsonl or a folder, evenly thinned"
     from harmonica.eval import read_rows
     p = Path(path)
-    rows = [dict(wav=str(f)) for f in sorted(p.rglob("*")) if f.suffix in (".wav", ".flac", ".ogg", ".opus", ".mp3")] if p.is_dir() else read_rows(str(p))
+    rows = [dict(wav=str(f)) for f in sorted(p.rglob("*")) if f.suffix in (".wav", ".flac", ".ogg", ".opus",
+        ".mp3")] if p.is_dir() else read_rows(str(p))
     return rows[::max(1, len(rows)//limit)][:limit]
 
 def at_rate(clip, kind, kbps):
@@ -37,7 +39,8 @@ def at_rate(clip, kind, kbps):
     for _ in range(7):
         level, out = (low+high)/2, io.BytesIO()
         how = dict(bitrate_mode="CONSTANT") if kind == "MP3" else dict(subtype="OPUS")
-        with sf.SoundFile(out, "w", clip.rate, 1, format="MP3" if kind == "MP3" else "OGG", compression_level=level, **how) as f: f.write(x)
+        with sf.SoundFile(out, "w", clip.rate, 1, format="MP3" if kind == "MP3" else "OGG", compression_level=level,
+            **how) as f: f.write(x)
         got = len(out.getvalue())*8/clip.seconds/1000
         low, high = (level, high) if got > kbps else (low, level)            # more compression, fewer bits
     return Clip.load(out.getvalue()), got
@@ -56,35 +59,49 @@ def watermark(a):
     change = {}
     for i,r in enumerate(rows, 1):
         clip = Clip.load(r["wav"]).to(24000)
-        begun = time.process_time(); m = mark.mark(clip); took += time.process_time()-begun; length += clip.seconds
+        begun = time.process_time()
+        m = mark.mark(clip)
+        took += time.process_time()-begun
+        length += clip.seconds
         noise = rng.normal(size=len(m)).astype(np.float32)*m.samples.std()/10
-        note("not marked", clip); note("marked", m); note("16 kHz", m.to(16000)); note("20 dB noise", Clip(m.samples+noise, m.rate))
+        note("not marked", clip)
+        note("marked", m)
+        note("16 kHz", m.to(16000))
+        note("20 dB noise", Clip(m.samples+noise, m.rate))
         for kind,kbps in (("MP3", 64), ("Opus", 24)):
-            worn, got = at_rate(m, kind, kbps); note(f"{kind} {kbps} kbit/s", worn); rates.setdefault(kind, []).append(got)
+            worn, got = at_rate(m, kind, kbps)
+            note(f"{kind} {kbps} kbit/s", worn)
+            rates.setdefault(kind, []).append(got)
         note("cut to 2 s", m.cut(max(0., m.seconds/2-1), min(2., m.seconds)))
         pieces = [m for at in np.arange(0, clip.seconds-.05, .4) for m in [clip.cut(at, min(.4, clip.seconds-at))]]
         note("marked in pieces of .4 s", Clip.join(mark.stream(pieces)))
         for k,j in judges.items():
             if k == "distillmos": change.setdefault(k, []).append(j(m)-j(clip))
-            elif r.get("prompt"): p = j(Clip.load(r["prompt"])); change.setdefault(k, []).append(float(np.dot(j(m), p)-np.dot(j(clip), p)))
+            elif r.get("prompt"):
+                p = j(Clip.load(r["prompt"]))
+                change.setdefault(k, []).append(float(np.dot(j(m), p)-np.dot(j(clip), p)))
         if not i % 10:                                    # what was reached is kept
             keep(a, "watermark", marks(found, change, rates, took/length))
             print(f"{i} of {len(rows)}", file=sys.stderr)
-    if a.real: found["real speech"] = [float(mark.heard(Clip.load(r["wav"])).max()) for r in clips(a.real, a.real_limit)]
+    if a.real:
+        found["real speech"] = [float(mark.heard(Clip.load(r["wav"])).max()) for r in clips(a.real, a.real_limit)]
     return marks(found, change, rates, took/length)
 
 def marks(found, change, rates, cost):
     "The table of what was found, and what it cost"
-    table = {k: dict(found=round(np.mean([x >= .5 for x in v]), 4), lowest=round(min(v), 3), highest=round(max(v), 3), clips=len(v))
-        for k,v in found.items()}
+    table = {k: dict(found=round(np.mean([x >= .5 for x in v]), 4), lowest=round(min(v), 3), highest=round(max(v), 3),
+        clips=len(v)) for k,v in found.items()}
     error = lambda v: round(float(np.std(v)/len(v)**.5), 4)
     for k,v in change.items():
-        table[f"change of {k}"] = dict(mean=round(float(np.mean(v)), 4), error=error(v), worst=round(float(min(v)), 4), clips=len(v))
+        table[f"change of {k}"] = dict(mean=round(float(np.mean(v)), 4), error=error(v), worst=round(float(min(v)), 4),
+            clips=len(v))
     table["kbit/s reached"] = {k: round(float(np.mean(v)), 1) for k,v in rates.items()}
     table["CPU seconds a second of speech"] = dict(marking=round(cost, 4))
     return table
 
-def memory(): return int(Path("/proc/self/statm").read_text().split()[1])*resource.getpagesize()/1e6 if Path("/proc/self/statm").exists() else resource.getrusage(resource.RUSAGE_SELF).ru_maxrss/1e3
+def memory():
+    return int(Path("/proc/self/statm").read_text().split()[1])*resource.getpagesize()/1e6 if Path(
+        "/proc/self/statm").exists() else resource.getrusage(resource.RUSAGE_SELF).ru_maxrss/1e3
 
 def soak(a):
     "Memory (MB) and CPU time a sentence, by hundreds; what was reached is kept at every hundred"
@@ -108,13 +125,18 @@ def spoken(seed=0, voice=None):
 
 def _forked(f, seconds=120):
     "What `f` says in a forked process, or None if it hangs"
-    r, w = os.pipe(); pid = os.fork()
-    if not pid: os.write(w, f().encode()); os._exit(0)
-    os.close(w); until = time.time()+seconds
+    r, w = os.pipe()
+    pid = os.fork()
+    if not pid:
+        os.write(w, f().encode())
+        os._exit(0)
+    os.close(w)
+    until = time.time()+seconds
     while time.time() < until:
         if os.waitpid(pid, os.WNOHANG)[0]: return os.read(r, 100).decode()
         time.sleep(.1)
-    os.kill(pid, signal.SIGKILL); os.waitpid(pid, 0)
+    os.kill(pid, signal.SIGKILL)
+    os.waitpid(pid, 0)
 
 def threads(a):
     "Does everybody hear the same?"
@@ -130,7 +152,8 @@ def threads(a):
     table = {f"{a.n} threads, one fresh voice": dict(same=got == alone)}
     forked = _forked(lambda: spoken(0, voice))
     table["fork after use"] = dict(same=forked == alone[0], hung=forked is None)
-    with multiprocessing.get_context("spawn").Pool(2) as pool: table["spawn"] = dict(same=pool.map(spoken, [0, 1]) == alone[:2])
+    with multiprocessing.get_context("spawn").Pool(2) as pool:
+        table["spawn"] = dict(same=pool.map(spoken, [0, 1]) == alone[:2])
     return table
 
 def group_lives(pid):
@@ -228,10 +251,13 @@ class Download(Killed):
 
     def look(self):
         whole = self.folder/"LJSpeech-1.1.tar.bz2"
-        if whole.exists() and whole.read_bytes() != self.body: raise SystemExit("download: half an archive has its final name")
-        if (self.folder/".LJSpeech-1.1.tar.bz2.done").exists() and self.result() != self.want: raise SystemExit("download: said to be done, and is not")
+        if whole.exists() and whole.read_bytes() != self.body:
+            raise SystemExit("download: half an archive has its final name")
+        if (self.folder/".LJSpeech-1.1.tar.bz2.done").exists() and self.result() != self.want:
+            raise SystemExit("download: said to be done, and is not")
 
-    def result(self): return {p.name: digest(p.read_bytes()) for p in (self.folder/"LJSpeech-1.1").rglob("*") if p.is_file()}
+    def result(self):
+        return {p.name: digest(p.read_bytes()) for p in (self.folder/"LJSpeech-1.1").rglob("*") if p.is_file()}
 
 def serve_slowly(body):
     "Port of a forked server of one file, in pieces with pauses; it ends with this process"
@@ -274,18 +300,22 @@ def small_world(d):
     for i in range(24):
         x = .2*np.sin(np.arange(24000+1000*i)*(.02+.01*(i%2))).astype(np.float32)
         Clip(x, 24000).save(d/f"clips/{i}.wav")
-        rows.append(dict(audio=f"clips/{i}.wav", text="the sea is calm", speaker=f"s{i%2}", split="valid" if i > 20 else "train"))
+        rows.append(dict(audio=f"clips/{i}.wav", text="the sea is calm", speaker=f"s{i%2}",
+            split="valid" if i > 20 else "train"))
     (d/"m.jsonl").write_text("".join(json.dumps(r)+"\n" for r in rows))
-    save_model(d/"codec.safetensors", MicroCodec(MicroCodecConfig(n_q=2, n_bins=16, code_dim=8, enc_dim=16, enc_layers=1, dec_dim=16, dec_layers=1)))
+    save_model(d/"codec.safetensors", MicroCodec(MicroCodecConfig(n_q=2, n_bins=16, code_dim=8, enc_dim=16,
+        enc_layers=1, dec_dim=16, dec_layers=1)))
     tok = Tokenizer("letters")
     info = dict(codec="micro", codec_hash=load_codec(str(d/"codec.safetensors")).hash, tokenizer=tok.to_dict())
-    small = dict(vocab_size=tok.vocab_size, n_q=2, n_bins=16, d_model=32, n_heads=2, n_layers=1, d_ff=64, code_dim=8, speaker_dim=16)
+    small = dict(vocab_size=tok.vocab_size, n_q=2, n_bins=16, d_model=32, n_heads=2, n_layers=1, d_ff=64, code_dim=8,
+        speaker_dim=16)
     save_model(d/"ar.safetensors", AR(ARConfig(**small, frame_rate=50, duration_hidden_dim=16)), **info)
     save_model(d/"nar.safetensors", NAR(NARConfig(**small, cond_dim=16)), **info)
 
 def preprocess(world, out):
     from harmonica import cli
-    return cli.preprocess(["--dataset", f"{world}/m.jsonl", "--codec", f"{world}/codec.safetensors", "--aligner", "none", "--out", str(out), "--device", "cpu"])
+    return cli.preprocess(["--dataset", f"{world}/m.jsonl", "--codec", f"{world}/codec.safetensors", "--aligner",
+        "none", "--out", str(out), "--device", "cpu"])
 
 class Preprocess(Killed):
     "A small corpus, encoded"
@@ -294,7 +324,9 @@ class Preprocess(Killed):
     def work(self): return preprocess(self.world, self.folder/"codes")
     def rows(self):
         from harmonica.data import CodesDataset
-        return [(u["id"] if isinstance(u, dict) else u.id, digest(np.asarray(u["codes"] if isinstance(u, dict) else u.codes).tobytes())) for u in CodesDataset(self.folder/"codes", None)]
+        return [(u["id"] if isinstance(u, dict) else u.id,
+            digest(np.asarray(u["codes"] if isinstance(u, dict) else u.codes).tobytes()))
+            for u in CodesDataset(self.folder/"codes", None)]
     def look(self):
         if not list(self.folder.glob("codes/*.arrow")): return
         ids = [i for i,_ in self.rows()]
@@ -306,22 +338,26 @@ class Train(Killed):
     name = "training"
     def make(self):
         small_world(self.world)
-        if not (self.world/"codes").exists() and preprocess(self.world, self.world/"codes"): raise SystemExit("no codes to train on")
+        if not (self.world/"codes").exists() and preprocess(self.world, self.world/"codes"):
+            raise SystemExit("no codes to train on")
     def begin(self): self.step = 0
     def work(self):
         from harmonica import cli
         run = self.folder/"run"
-        go = ["--resume"] if list(run.glob("last*.pt")) else ["--config", "smoke", "--stage", "ar", f"data.codec={self.world}/codec.safetensors",
-            f"data.cache_dir={self.world}/codes", "training.max_steps=10", "training.valid_every=0", "training.save_every_minutes=0"]
+        go = ["--resume"] if list(run.glob("last*.pt")) else ["--config", "smoke", "--stage", "ar",
+            f"data.codec={self.world}/codec.safetensors", f"data.cache_dir={self.world}/codes", "training.max_steps=10",
+            "training.valid_every=0", "training.save_every_minutes=0"]
         return cli.train([*go, "--out", str(run), "--device", "cpu", "--quiet"])
     def look(self):
         import torch
         steps = [torch.load(p, weights_only=True)["step"] for p in self.folder.glob("run/last*.pt")]
-        if max(steps, default=0) < self.step: raise SystemExit(f"training: update {self.step} was saved, {max(steps, default=0)} is there")
+        if max(steps, default=0) < self.step:
+            raise SystemExit(f"training: update {self.step} was saved, {max(steps, default=0)} is there")
         self.step = max(steps, default=0)
     def result(self):
         from harmonica.checkpoint import load_model
-        return digest(b"".join(v.numpy().tobytes() for v in load_model(self.folder/"run/ar.safetensors").state_dict().values()))
+        return digest(b"".join(v.numpy().tobytes()
+            for v in load_model(self.folder/"run/ar.safetensors").state_dict().values()))
 
 class Synthesis(Killed):
     "A sentence"
@@ -330,8 +366,9 @@ class Synthesis(Killed):
     def work(self):
         from harmonica import cli
         w = self.world
-        return cli.synthesize(["--text", "Hi there. "*3, "--ar-checkpoint", f"{w}/ar.safetensors", "--nar-checkpoint", f"{w}/nar.safetensors", "--codec", f"{w}/codec.safetensors",
-            "--device", "cpu", "--max-seconds", "3", "--output", str(self.folder/"o.wav")])
+        return cli.synthesize(["--text", "Hi there. "*3, "--ar-checkpoint", f"{w}/ar.safetensors", "--nar-checkpoint",
+            f"{w}/nar.safetensors", "--codec", f"{w}/codec.safetensors", "--device", "cpu", "--max-seconds", "3",
+            "--output", str(self.folder/"o.wav")])
     def look(self):
         from harmonica import Clip
         if (self.folder/"o.wav").exists(): Clip.load(self.folder/"o.wav")
@@ -408,7 +445,8 @@ def when_open(url, server):
 def kills(a):
     "Everything that writes, killed"
     import torch
-    import harmonica.align, harmonica.preprocess, harmonica.recipes, harmonica.serve, httpx, uvicorn # here, once: what is killed is the work, not its imports
+    # here, once: what is killed is the work, not its imports
+    import harmonica.align, harmonica.preprocess, harmonica.recipes, harmonica.serve, httpx, uvicorn
     torch.set_num_threads(1)                              # a fork inherits no threads
     kinds = [k for k in (Download, Preprocess, Train, Synthesis, Serve) if a.only in (None, k.name)]
     table = kept(a, "kills") if a.only else {}
@@ -471,32 +509,40 @@ def verdicts(have):
     "(what must hold, what was measured, whether it holds or None)"
     t = {k: v["table"] for k,v in have.items()}
     if w := t.get("watermark"):
-        for k in ("MP3 64 kbit/s", "Opus 24 kbit/s", "16 kHz", "20 dB noise", "cut to 2 s"): yield f"the mark is found after {k}", f"{w[k]['found']:.1%} of {w[k]['clips']}", w[k]["found"] >= .9
-        if r := w.get("real speech"): yield "real clips taken for made ones: none of 1,000", f"{r['found']*r['clips']:.0f} of {r['clips']}", not r["found"] and r["clips"] >= 1000
+        for k in ("MP3 64 kbit/s", "Opus 24 kbit/s", "16 kHz", "20 dB noise", "cut to 2 s"):
+            yield f"the mark is found after {k}", f"{w[k]['found']:.1%} of {w[k]['clips']}", w[k]["found"] >= .9
+        if r := w.get("real speech"):
+            yield "real clips taken for made ones: none of 1,000", f"{r['found']*r['clips']:.0f} of {r['clips']}", not r["found"] and r["clips"] >= 1000
         for k in ("distillmos", "ge2e", "dvec"):
-            if c := w.get(f"change of {k}"): yield f"the mark changes {k} by less than .02", f"{c['mean']:+.4f} over {c['clips']}", c["mean"] > -.02
+            if c := w.get(f"change of {k}"):
+                yield f"the mark changes {k} by less than .02", f"{c['mean']:+.4f} over {c['clips']}", c["mean"] > -.02
     if f := t.get("fuzz"):
         n = sum(column(f, "inputs"))
         yield "100,000 broken inputs, each a result or one line", f"{n} inputs, {sum(column(f, 'escaped'))} escaped", n >= 100000 and not sum(column(f, "escaped"))
-        yield "none takes 5 s or 1 GB", f"{max(column(f, 'slowest_s'))} s, {max(column(f, 'memory_MB'))} MB", max(column(f, "slowest_s")) < 5 and max(column(f, "memory_MB")) < 1000
+        yield "none takes 5 s or 1 GB", f"{max(column(f, 'slowest_s'))} s, {max(column(f, 'memory_MB'))} MB", max(
+            column(f, "slowest_s")) < 5 and max(column(f, "memory_MB")) < 1000
     if k := t.get("kills"):
         n, other = sum(column(k, "kills")), sum(column(k, "other_results"))
         yield "200 kills: nothing saved is lost, nothing is half-written, the next run goes on", f"{n} kills, {other} other results", n >= 200 and not other
     if s := t.get("soak"):
         first, last = list(s.values())[0], list(s.values())[-1]
-        n, grown, slower = int(list(s)[-1].split()[0]), last["memory_MB"]/first["memory_MB"]-1, last["cpu_s_a_sentence"]/first["cpu_s_a_sentence"]-1
+        n, grown, slower = int(list(s)[-1].split()[0]), last["memory_MB"]/first["memory_MB"]-1, last[
+            "cpu_s_a_sentence"]/first["cpu_s_a_sentence"]-1
         yield "2,000 sentences: memory grows less than 5% after the first 100", f"{grown:+.1%} after {n}", n >= 2000 and grown < .05
         yield "no slowdown (CPU time a sentence, last hundred against first)", f"{slower:+.1%}", slower < .1
     if h := t.get("threads"):
         for k,v in h.items(): yield f"{k}: the same sound as alone", "same" if v["same"] else "another", v["same"]
-    if l := t.get("licences"): yield "no dependency under the GPL", f"{len(l)} packages", not [k for k,v in l.items() if binding(v["licence"])]
+    if l := t.get("licences"):
+        yield "no dependency under the GPL", f"{len(l)} packages", not [k for k,v in l.items() if binding(v["licence"])]
 
 def show(a):
     "The whole table; 1 if something that was measured does not hold"
     have = json.loads(Path(a.out).read_text()) if Path(a.out).exists() else {}
     rows = list(verdicts(have))
     for what,value,holds in rows: print(f"{what:82} {value:34} {'holds' if holds else 'DOES NOT HOLD'}")
-    for k in KINDS: print(f"{k:12} "+(f"measured {have[k]['date']}, version {have[k]['version']}" if k in have else f"not measured: run `trust.py {k}`"))
+    for k in KINDS:
+        print(f"{k:12} "+(f"measured {have[k]['date']}, version {have[k]['version']}"
+            if k in have else f"not measured: run `trust.py {k}`"))
     return int(not all(r[2] for r in rows))
 
 def measure(a, kind):

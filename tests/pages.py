@@ -1,4 +1,4 @@
-"How the site shows an API and its pictures. pyproject.toml names `Written`, `Once` and `Described` to nbdev, which makes the pages"
+"How the site shows an API and its pictures. pyproject.toml names `Written`, `Once` and `Described` to nbdev"
 import ast, inspect, json, re
 from dataclasses import is_dataclass
 from importlib import import_module
@@ -46,7 +46,8 @@ class Written(BasicMarkdownRenderer):
     "A title with the class in it, the signature with its comments, and the docstring"
     def __init__(self, sym, name=None, title_level=3, **kwargs):
         there = packaged(sym)
-        super().__init__(there, name=name or qual_name(there.fget if isinstance(there, property) else there), title_level=title_level, **kwargs)
+        super().__init__(there, name=name or qual_name(there.fget if isinstance(there, property) else there),
+            title_level=title_level, **kwargs)
         self.fn = self.nm
         try: self.dm = written(there)
         except (OSError, TypeError): pass    # made by other code: there is nothing to read
@@ -57,11 +58,14 @@ class Once(Processor):
         for doc,code in zip(self.nb.cells, self.nb.cells[1:]):
             if 'code-summary: "Exported source"' not in code.source: continue
             for o in doc.get("outputs", []):
-                if "text/markdown" in o.get("data", {}): o["data"]["text/markdown"] = re.sub(r"```python\n.*", "", "".join(o["data"]["text/markdown"]), flags=re.S)
+                if "text/markdown" in o.get("data", {}):
+                    o["data"]["text/markdown"] = re.sub(r"```python\n.*", "", "".join(o["data"]["text/markdown"]),
+                        flags=re.S)
 
 def last_words(markdown):
     "The last paragraph of a passage as plain text, up to 200 letters"
-    plain = re.sub(r"<[^>]+>|(?m:^[#>\s*-]+)|[*`|]|\[([^\]]*)\]\([^)]*\)", r"\1", re.split(r"\n\s*\n", markdown.strip())[-1])
+    plain = re.sub(r"<[^>]+>|(?m:^[#>\s*-]+)|[*`|]|\[([^\]]*)\]\([^)]*\)", r"\1",
+        re.split(r"\n\s*\n", markdown.strip())[-1])
     plain = " ".join(plain.split())
     return plain if len(plain) <= 200 else plain[:200].rsplit(" ", 1)[0] + " ..."
 
@@ -71,5 +75,6 @@ class Described(Processor):
         said = ""
         for c in self.nb.cells:
             if c.cell_type == "markdown": said = last_words(c.source) or said
-            elif said and "fig-alt" not in c.source and any("image/png" in o.get("data", {}) for o in c.get("outputs", [])):
+            elif said and "fig-alt" not in c.source and any("image/png" in o.get("data", {})
+                for o in c.get("outputs", [])):
                 c.source = f"#| fig-alt: {json.dumps(said, ensure_ascii=False)}\n{c.source}"

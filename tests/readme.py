@@ -1,4 +1,4 @@
-"README.md and nbs/sounds from nbs/index.ipynb, without Quarto: `python tests/readme.py` writes them, test_house compares"
+"README.md and nbs/sounds from nbs/index.ipynb, without Quarto: `python tests/readme.py`; test_house compares"
 import base64, json, re
 from pathlib import Path
 
@@ -20,7 +20,8 @@ def sounds(path=ROOT/"nbs/index.ipynb"):
 def _output(o, cell):
     "Text that an output leaves behind, and links to its sounds; pictures live in the notebook and the docs"
     if o["output_type"] == "stream": t = "".join(o["text"])
-    elif players := list(_sounds(o, cell)): return "▶ " + " · ".join(f"[{caption}](nbs/sounds/{name})" for name,caption,_ in players)
+    elif players := list(_sounds(o, cell)):
+        return "▶ " + " · ".join(f"[{caption}](nbs/sounds/{name})" for name,caption,_ in players)
     elif "text/html" in o.get("data", {}) or "image/png" in o.get("data", {}): return ""
     elif "text/markdown" in o.get("data", {}): return "".join(o["data"]["text/markdown"]).strip()
     else: t = "".join(o.get("data", {}).get("text/plain", ""))
@@ -33,7 +34,9 @@ def readme(path=ROOT/"nbs/index.ipynb"):
         src = "".join(c["source"]).strip()
         flags = set(re.findall(r"^#\|\s*([\w-]+)", src, re.M))
         if not src or flags & {"hide", "default_exp"}: continue
-        if c["cell_type"] != "code": parts.append(re.sub(r"\]\((?!https?:|#|mailto:|/)([^)\s]+)\)", r"](nbs/\1)", src)); continue
+        if c["cell_type"] != "code":
+            parts.append(re.sub(r"\]\((?!https?:|#|mailto:|/)([^)\s]+)\)", r"](nbs/\1)", src))
+            continue
         code = re.sub(r"^#\|.*\n?", "", src, flags=re.M).strip()
         if code and not flags & {"hide_input", "echo"}: parts.append(f"```python\n{code}\n```")
         parts += filter(None, (_output(o, c) for o in c["outputs"]))

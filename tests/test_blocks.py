@@ -6,7 +6,9 @@ from harmonica.blocks import CodeEmbedding, KVCache, PackedStack, TextEncoder, T
 def close(a, b, eps=1e-4): assert torch.allclose(a, b, atol=eps, rtol=0), (a-b).abs().max()
 
 @pytest.fixture
-def tf(): torch.manual_seed(0); return Transformer(32, 4, 3).eval()
+def tf():
+    torch.manual_seed(0)
+    return Transformer(32, 4, 3).eval()
 
 def test_future_changes_nothing(tf):
     x, real = torch.randn(2, 12, 32), torch.ones(2, 12, dtype=torch.bool)
@@ -14,7 +16,8 @@ def test_future_changes_nothing(tf):
     y, x2 = tf(x, mask), x.clone()
     x2[:,8:] = torch.randn(2, 4, 32)
     close(tf(x2, mask)[:,:8], y[:,:8], 1e-5)
-    x2 = x.clone(); x2[:,2] += 1                                    # the prefix is seen both ways
+    x2 = x.clone()
+    x2[:,2] += 1 # the prefix is seen both ways
     assert ((tf(x2, mask)-y).abs().amax(-1) > 1e-4)[:,[0,1]].all()
 
 def test_padding_is_not_seen(tf):
@@ -29,15 +32,18 @@ def test_padding_is_not_seen(tf):
 def test_no_nan_when_nothing_is_real(tf):
     x = torch.randn(2, 5, 32, requires_grad=True)
     mask = torch.zeros(2, 1, 5, 5, dtype=torch.bool)
-    y = tf(x, mask); y.sum().backward()
+    y = tf(x, mask)
+    y.sum().backward()
     assert y.isfinite().all() and x.grad.isfinite().all()
 
 @pytest.mark.parametrize("first", [1, 4, 9])
 def test_cache_equals_no_cache(tf, first):
     x, pos = torch.randn(2, 10, 32), torch.rand(2, 10)*20-5
     prefix = (torch.arange(10) < first)[None].expand(2, -1)
-    real = torch.ones(2, 10, dtype=torch.bool); real[1,0] = first==1
-    mask = prefix_mask(prefix, real); mask[...,torch.arange(10),torch.arange(10)] = True
+    real = torch.ones(2, 10, dtype=torch.bool)
+    real[1,0] = first==1
+    mask = prefix_mask(prefix, real)
+    mask[...,torch.arange(10),torch.arange(10)] = True
     want, cache = tf(x, mask, pos), tf.cache(2, 10)
     got = [tf(x[:,:first], mask[...,:first,:first], pos[:,:first], cache)]
     for t in range(first, 10): got.append(tf(x[:,t:t+1], mask[...,t:t+1,:t+1], pos[:,t:t+1], cache))
@@ -51,11 +57,13 @@ def test_only_distances_matter(tf):
     close(tf(x), tf(x, pos=torch.arange(7.)[None]))
 
 def test_full_cache_says_so():
-    c = KVCache(1, 1, 1, 2, 4); z = torch.zeros(1, 1, 3, 4)
+    c = KVCache(1, 1, 1, 2, 4)
+    z = torch.zeros(1, 1, 3, 4)
     with pytest.raises(ValueError, match="max_len"): c.put(0, z, z)
 
 def test_watch_agrees_and_ends(tf):
-    x = torch.randn(1, 6, 32); y = tf(x)
+    x = torch.randn(1, 6, 32)
+    y = tf(x)
     with tf.watch([0,2]) as maps: close(tf(x), y)
     assert set(maps) == {0,2} and maps[0].shape == (1,4,6,6)
     close(maps[0].sum(-1), torch.ones(1,4,6))
@@ -66,7 +74,7 @@ def test_conditioning_starts_neutral_and_steers():
     tf, x, c = Transformer(32, 4, 2, cond_dim=8).eval(), torch.randn(2, 5, 32), torch.randn(2, 8)
     close(tf(x, cond=c), tf(x, cond=torch.zeros(2, 8)))
     for n,p in tf.named_parameters():
-        if 'ada' in n: torch.nn.init.normal_(p, std=.1)
+        if "ada" in n: torch.nn.init.normal_(p, std=.1)
     a, b = tf(x, cond=c), tf(x, cond=c.flip(0))
     assert (a-b).abs().max() > .01
     close(tf(x[1:], cond=c[1:]), a[1:])
@@ -74,7 +82,8 @@ def test_conditioning_starts_neutral_and_steers():
 def test_grad_checkpoint_changes_nothing():
     torch.manual_seed(0)
     a, b = Transformer(16, 2, 2), Transformer(16, 2, 2, grad_checkpoint=True)
-    b.load_state_dict(a.state_dict()); x = torch.randn(1, 5, 16)
+    b.load_state_dict(a.state_dict())
+    x = torch.randn(1, 5, 16)
     for m in (a,b): m(x).pow(2).sum().backward()
     for p,q in zip(a.parameters(), b.parameters()): close(p.grad, q.grad)
 
@@ -98,29 +107,38 @@ def test_code_embedding():
 def test_text_encoder_ignores_padding():
     torch.manual_seed(0)
     enc, n = TextEncoder(20, 16), torch.tensor([9,1,5])
-    t = torch.randint(1, 20, (3,9)); y = enc(t, n)
+    t = torch.randint(1, 20, (3,9))
+    y = enc(t, n)
     for i,k in enumerate(n):
         close(enc(t[i:i+1,:k], n[i:i+1]), y[i:i+1,:k])
         assert not y[i,k:].any()
 
 @pytest.mark.parametrize("padded", (False, True))
 def test_half_precision_learns_the_same_on_a_cpu(padded):
-    "In bfloat16 attention is written out where gradients are wanted: same values, same gradients, nothing lost in rows that are all padding"
+    "Attention in bfloat16, written out for gradients: same values, same gradients, nothing lost in rows of padding"
     torch.manual_seed(0)
-    tf, x = Transformer(64, 4, 2, 128).eval(), torch.randn(3, 40, 64); w = torch.randn(3, 40, 64)
+    tf, x = Transformer(64, 4, 2, 128).eval(), torch.randn(3, 40, 64)
+    w = torch.randn(3, 40, 64)
     mask = torch.ones(40, 40, dtype=torch.bool).tril()[None,None].expand(3, 1, -1, -1).clone()
-    if padded: mask[1,:,:,25:] = False; mask[1,:,25:] = True
+    if padded:
+        mask[1,:,:,25:] = False
+        mask[1,:,25:] = True
     def both(half):
         tf.zero_grad()
         with torch.autocast("cpu", torch.bfloat16, enabled=half): y = tf(x, mask).float()
         (y*w)[:,:25].sum().backward()
         return y.detach()[:,:25], tf.blocks[0].attn.qkv.weight.grad.clone()
-    for got, want in zip(both(True), both(False)): assert torch.isfinite(got).all() and (got-want).norm() < .02*want.norm()
+    for got, want in zip(both(True), both(False)):
+        assert torch.isfinite(got).all() and (got-want).norm() < .02*want.norm()
 
 @pytest.mark.parametrize("cond_dim", [None, 16])
 def test_rows_end_to_end_say_what_padded_ones_say(cond_dim):
-    torch.manual_seed(0); tf = Transformer(32, 4, 3, cond_dim=cond_dim).eval(); n = torch.tensor([12, 5])
-    if cond_dim: torch.nn.init.normal_(tf.ada.weight, std=.3); [torch.nn.init.normal_(b.ada.weight, std=.3) for b in tf.blocks]
+    torch.manual_seed(0)
+    tf = Transformer(32, 4, 3, cond_dim=cond_dim).eval()
+    n = torch.tensor([12, 5])
+    if cond_dim:
+        torch.nn.init.normal_(tf.ada.weight, std=.3)
+        [torch.nn.init.normal_(b.ada.weight, std=.3) for b in tf.blocks]
     x, pos, real = torch.randn(2, 12, 32), torch.arange(12.)[None]-torch.tensor([[3.], [7.]]), length_mask(n, 12)
     cond = torch.randn(2, 16) if cond_dim else None
     with torch.no_grad(): padded = tf(x, real[:,None,None], pos, cond=cond)[real]
@@ -131,13 +149,19 @@ def test_rows_end_to_end_say_what_padded_ones_say(cond_dim):
 def test_what_stands_before_a_row_is_seen_as_if_it_were_part_of_it(tf):
     packed, x, kept = PackedStack(tf), torch.randn(9, 32), []
     packed(x[:4], [4], packed.rope(torch.arange(4)), keep=kept)
-    after = packed(x[4:].repeat(2, 1), [5, 5], packed.rope(torch.arange(4, 9).repeat(2)), before=lambda i: [kept[i], [o[:,:0] for o in kept[i]]])
-    mask = torch.ones(9, 9, dtype=torch.bool); mask[:4,4:] = False
-    with torch.no_grad(): close(after[:5], tf(x[None], mask[None,None])[0,4:]); close(after[5:], tf(x[None,4:], pos=torch.arange(4, 9)[None])[0])
+    after = packed(x[4:].repeat(2, 1), [5, 5], packed.rope(torch.arange(4, 9).repeat(2)),
+        before=lambda i: [kept[i], [o[:,:0] for o in kept[i]]])
+    mask = torch.ones(9, 9, dtype=torch.bool)
+    mask[:4,4:] = False
+    with torch.no_grad():
+        close(after[:5], tf(x[None], mask[None,None])[0,4:])
+        close(after[5:], tf(x[None,4:], pos=torch.arange(4, 9)[None])[0])
 
 def test_a_layout_is_made_once_and_anew_when_weights_change(tf):
     first = laid_out(tf, PackedStack, False)
     assert laid_out(tf, PackedStack, False) is first
     with torch.no_grad(): tf.norm.weight.mul_(2)
-    again = laid_out(tf, PackedStack, False); x = torch.randn(3, 32); rope = first.rope(torch.arange(3))
+    again = laid_out(tf, PackedStack, False)
+    x = torch.randn(3, 32)
+    rope = first.rope(torch.arange(3))
     close(again(x, [3], rope), 2*first(x, [3], rope))

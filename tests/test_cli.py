@@ -14,7 +14,8 @@ COMMANDS = ("download", "preprocess", "train", "synthesize", "evaluate")
 
 def ask(capsys, f, *args):
     "exit code, stdout, stderr of a command"
-    code = getattr(cli, f)([str(a) for a in args]); r = capsys.readouterr()
+    code = getattr(cli, f)([str(a) for a in args])
+    r = capsys.readouterr()
     return code, r.out, r.err
 
 def refused(capsys, words, f, *args):
@@ -25,35 +26,46 @@ def refused(capsys, words, f, *args):
 @pytest.fixture(scope="module")
 def home(tmp_path_factory):
     "A manifest of made speech, a tiny codec, AR and NAR"
-    h = tmp_path_factory.mktemp("home"); (h/"clips").mkdir(); rng = np.random.default_rng(0)
+    h = tmp_path_factory.mktemp("home")
+    (h/"clips").mkdir()
+    rng = np.random.default_rng(0)
     with open(h/"m.jsonl", "w") as f:
         for i in range(8):
             N = 24000+3000*i
-            Clip((.2*np.interp(np.arange(N), np.linspace(0, N, 20), rng.uniform(.2, 1, 20))*np.sin(np.arange(N)*(.02+.01*(i%2)))).astype(np.float32)).save(h/f"clips/{i}.wav")
-            f.write(json.dumps(dict(audio=f"clips/{i}.wav", text="the sea is calm", speaker=f"s{i%2}", split="valid" if i>5 else "train"))+"\n")
+            Clip((.2*np.interp(np.arange(N), np.linspace(0, N, 20),
+                rng.uniform(.2, 1, 20))*np.sin(np.arange(N)*(.02+.01*(i%2)))).astype(np.float32)).save(
+                h/f"clips/{i}.wav")
+            f.write(json.dumps(dict(audio=f"clips/{i}.wav", text="the sea is calm", speaker=f"s{i%2}",
+                split="valid" if i>5 else "train"))+"\n")
     torch.manual_seed(0)
-    codec = MicroCodec(MicroCodecConfig(n_q=2, n_bins=16, code_dim=8, enc_dim=16, enc_layers=1, dec_dim=16, dec_layers=1))
+    codec = MicroCodec(MicroCodecConfig(n_q=2, n_bins=16, code_dim=8, enc_dim=16, enc_layers=1, dec_dim=16,
+        dec_layers=1))
     save_model(h/"codec.safetensors", codec)
     tok = Tokenizer("letters")
     from harmonica import load_codec
     info = dict(codec="micro", codec_hash=load_codec(str(h/"codec.safetensors")).hash, tokenizer=tok.to_dict())
-    small = dict(vocab_size=tok.vocab_size, n_q=2, n_bins=16, d_model=32, n_heads=2, n_layers=1, d_ff=64, code_dim=8, speaker_dim=16)
+    small = dict(vocab_size=tok.vocab_size, n_q=2, n_bins=16, d_model=32, n_heads=2, n_layers=1, d_ff=64, code_dim=8,
+        speaker_dim=16)
     save_model(h/"ar.safetensors", AR(ARConfig(**small, frame_rate=50, duration_hidden_dim=16)), **info)
     save_model(h/"nar.safetensors", NAR(NARConfig(**small, cond_dim=16)), **info)
-    save_model(h/"ar-other.safetensors", AR(ARConfig(**small, frame_rate=50, duration_hidden_dim=16)), **dict(info, codec_hash="ffffffffffff"))
+    save_model(h/"ar-other.safetensors", AR(ARConfig(**small, frame_rate=50, duration_hidden_dim=16)),
+        **dict(info, codec_hash="ffffffffffff"))
     save_model(h/"nar-wide.safetensors", NAR(NARConfig(**dict(small, n_q=8), cond_dim=16)), tokenizer=tok.to_dict())
     return h
 
-def models(h, ar="ar", nar="nar"): return ["--ar-checkpoint", h/f"{ar}.safetensors", "--nar-checkpoint", h/f"{nar}.safetensors", "--codec", h/"codec.safetensors", "--device", "cpu", "--max-seconds", 1]
+def models(h, ar="ar", nar="nar"):
+    return ["--ar-checkpoint", h/f"{ar}.safetensors", "--nar-checkpoint", h/f"{nar}.safetensors", "--codec",
+        h/"codec.safetensors", "--device", "cpu", "--max-seconds", 1]
 
 @pytest.mark.parametrize("f", COMMANDS)
 def test_help(capsys, f):
     code, out, err = ask(capsys, f, "--help")
     assert code == 0 and not err and f"harmonica-{f}" in out
-    assert {"download": "--root", "preprocess": "--shard", "train": "--resume", "synthesize": "--reference-text", "evaluate": "--enable-gibberish"}[f] in out
+    assert {"download": "--root", "preprocess": "--shard", "train": "--resume", "synthesize": "--reference-text",
+        "evaluate": "--enable-gibberish"}[f] in out
 
 def test_console_script_exits_with_the_code():
-    r = subprocess.run([sys.executable, "-c", "import sys; sys.argv=['harmonica-train','--config','mikro']; from harmonica.cli import train; sys.exit(train())"], capture_output=True, text=True)
+    r = run("train", "--config", "mikro", text=True)
     assert r.returncode == 2 and r.stderr.count("\n") == 1 and not r.stdout and "no config 'mikro'" in r.stderr
 
 def test_bad_options(capsys):
@@ -66,19 +78,29 @@ def test_download(capsys, tmp_path):
 
 def test_preprocess_mistakes(capsys, tmp_path, home):
     (tmp_path/"file").write_text("")
-    refused(capsys, "ljspeach|ljspeech, vctk", "preprocess", "--dataset", "ljspeach", "--root", tmp_path, "--out", tmp_path/"o", "--codec", home/"codec.safetensors")
-    refused(capsys, "unknown codec|encodec_24khz", "preprocess", "--dataset", home/"m.jsonl", "--codec", "opus", "--out", tmp_path/"o")
-    refused(capsys, "can't be written", "preprocess", "--dataset", home/"m.jsonl", "--codec", home/"codec.safetensors", "--out", tmp_path/"file"/"o")
-    refused(capsys, "tpu|auto, cpu", "preprocess", "--dataset", home/"m.jsonl", "--device", "tpu", "--out", tmp_path/"o")
-    refused(capsys, "no-such.jsonl", "preprocess", "--dataset", tmp_path/"no-such.jsonl", "--codec", home/"codec.safetensors", "--out", tmp_path/"o")
-    for s in ("3/3", "a", "1", "-1/2"): refused(capsys, "--shard|i/n", "preprocess", "--dataset", home/"m.jsonl", f"--shard={s}", "--out", tmp_path/"o")
+    refused(capsys, "ljspeach|ljspeech, vctk", "preprocess", "--dataset", "ljspeach", "--root", tmp_path, "--out",
+        tmp_path/"o", "--codec", home/"codec.safetensors")
+    refused(capsys, "unknown codec|encodec_24khz", "preprocess", "--dataset", home/"m.jsonl", "--codec", "opus",
+        "--out", tmp_path/"o")
+    refused(capsys, "can't be written", "preprocess", "--dataset", home/"m.jsonl", "--codec", home/"codec.safetensors",
+        "--out", tmp_path/"file"/"o")
+    refused(capsys, "tpu|auto, cpu", "preprocess", "--dataset", home/"m.jsonl", "--device", "tpu", "--out",
+        tmp_path/"o")
+    refused(capsys, "no-such.jsonl", "preprocess", "--dataset", tmp_path/"no-such.jsonl", "--codec",
+        home/"codec.safetensors", "--out", tmp_path/"o")
+    for s in ("3/3", "a", "1", "-1/2"):
+        refused(capsys, "--shard|i/n", "preprocess", "--dataset", home/"m.jsonl", f"--shard={s}", "--out", tmp_path/"o")
 
-    for p,why in (("fast", "give numbers"), ("1", "0.5 to 2"), ("9", "0.5 to 2")): refused(capsys, f"{why}", "preprocess", "--dataset", home/"m.jsonl", "--codec", home/"codec.safetensors", "--speed-perturb", p, "--out", tmp_path/"o")
-    refused(capsys, "--speed-perturb|leave it out", "preprocess", "--dataset", home/"m.jsonl", "--codec", "none", "--speed-perturb", ".9", "--out", tmp_path/"o")
+    for p,why in (("fast", "give numbers"), ("1", "0.5 to 2"), ("9", "0.5 to 2")):
+        refused(capsys, f"{why}", "preprocess", "--dataset", home/"m.jsonl", "--codec", home/"codec.safetensors",
+            "--speed-perturb", p, "--out", tmp_path/"o")
+    refused(capsys, "--speed-perturb|leave it out", "preprocess", "--dataset", home/"m.jsonl", "--codec", "none",
+        "--speed-perturb", ".9", "--out", tmp_path/"o")
 
 def test_wordless_speech_is_for_the_nar(capsys, tmp_path, home):
     rows = [json.loads(l) for l in open(home/"m.jsonl")]
-    (tmp_path/"m.jsonl").write_text("".join(json.dumps(dict(r, audio=str((home/r["audio"]).resolve()), id=f"w{i}", text="" if i < 2 else r["text"], split="train"))+"\n" for i,r in enumerate(rows)))
+    (tmp_path/"m.jsonl").write_text("".join(json.dumps(dict(r, audio=str((home/r["audio"]).resolve()), id=f"w{i}",
+        text="" if i < 2 else r["text"], split="train"))+"\n" for i,r in enumerate(rows)))
     make = ["preprocess", "--dataset", tmp_path/"m.jsonl", "--codec", home/"codec.safetensors", "--device", "cpu"]
     assert "2 rejected" in ask(capsys, *make, "--out", tmp_path/"o")[1]
     code, out, err = ask(capsys, *make, "--wordless", "--out", tmp_path/"w")
@@ -86,21 +108,28 @@ def test_wordless_speech_is_for_the_nar(capsys, tmp_path, home):
     with_text, whole = CodesDataset(tmp_path/"w"), CodesDataset(tmp_path/"w", wordless=True)
     assert len(whole) == len(with_text)+2 == len(rows)
     for stage,n,how in (("ar", len(rows)-2, []), ("nar", len(rows), ["model.nar.stroke=.5", "model.nar.code_dim=8"])):
-        code, out, err = ask(capsys, "train", "--config", "smoke", "--stage", stage, f"data.codec={home}/codec.safetensors", f"data.cache_dir={tmp_path}/w", "training.max_steps=2", *how, "--out", tmp_path/stage, "--device", "cpu")
+        code, out, err = ask(capsys, "train", "--config", "smoke", "--stage", stage,
+            f"data.codec={home}/codec.safetensors", f"data.cache_dir={tmp_path}/w", "training.max_steps=2", *how,
+            "--out", tmp_path/stage, "--device", "cpu")
         assert code == 0 and f"{n} utterances" in out, (out, err)
-    assert model_meta(tmp_path/"nar/nar.safetensors")["info"]["n_books"] == 1          # in one stroke: the books above the first are not asked for
+    # in one stroke: the books above the first are not asked for
+    assert model_meta(tmp_path/"nar/nar.safetensors")["info"]["n_books"] == 1
 
 def test_every_pace_makes_a_sibling(capsys, tmp_path, home):
-    make = ["preprocess", "--dataset", home/"m.jsonl", "--codec", home/"codec.safetensors", "--aligner", "none", "--out", tmp_path/"o", "--device", "cpu"]
+    make = ["preprocess", "--dataset", home/"m.jsonl", "--codec", home/"codec.safetensors", "--aligner", "none",
+        "--out", tmp_path/"o", "--device", "cpu"]
     n = int(ask(capsys, *make)[1].split(": ")[1].split()[0])
     code, out, err = ask(capsys, *make, "--speed-perturb", ".8,1.2", "--num-proc", 2)
     assert code == 0 and "made" in out and f"{n} kept" in out, err
-    ds = CodesDataset(tmp_path/"o"); names = {s.split("@")[0] for s in ds.by_speaker}
+    ds = CodesDataset(tmp_path/"o")
+    names = {s.split("@")[0] for s in ds.by_speaker}
     assert set(ds.by_speaker) == {s+k for s in names for k in ("", "@0.8", "@1.2")}
     losses = {}
     for share in (0, 1):                                           # the NAR hears book 0 of those siblings
-        how = [f"data.codec={home}/codec.safetensors", f"data.cache_dir={tmp_path}/o", f"data.p_other_voice={share}", "model.nar.stroke=1", "model.nar.code_dim=8", "training.max_steps=2"]
-        code, out, err = ask(capsys, "train", "--config", "smoke", "--stage", "nar", *how, "--out", tmp_path/f"nar{share}", "--device", "cpu")
+        how = [f"data.codec={home}/codec.safetensors", f"data.cache_dir={tmp_path}/o", f"data.p_other_voice={share}",
+            "model.nar.stroke=1", "model.nar.code_dim=8", "training.max_steps=2"]
+        code, out, err = ask(capsys, "train", "--config", "smoke", "--stage", "nar", *how, "--out",
+            tmp_path/f"nar{share}", "--device", "cpu")
         assert code == 0, err
         losses[share] = [json.loads(l).get("loss") for l in (tmp_path/f"nar{share}/log.jsonl").open()]
     assert losses[0] != losses[1]
@@ -108,10 +137,13 @@ def test_every_pace_makes_a_sibling(capsys, tmp_path, home):
 def test_train_mistakes(capsys, tmp_path, home):
     refused(capsys, "training.learning_rate|valid keys|lr", "train", "training.learning_rate=1", "--out", tmp_path/"r")
     refused(capsys, "no config 'mikro'|baseline", "train", "--config", "mikro", "--out", tmp_path/"r")
-    refused(capsys, "vocoder|aligner, codec, decoder, mel, ar, nar, flow", "train", "--stage", "vocoder", "--out", tmp_path/"r")
+    refused(capsys, "vocoder|aligner, codec, decoder, mel, ar, nar, flow", "train", "--stage", "vocoder", "--out",
+        tmp_path/"r")
     refused(capsys, "tpu|auto", "train", "--config", "smoke", "--device", "tpu", "--out", tmp_path/"r")
-    refused(capsys, "no codes|harmonica-preprocess", "train", "--config", "smoke", f"data.cache_dir={tmp_path}/none", "--device", "cpu", "--out", tmp_path/"r")
-    refused(capsys, "data.cache_dir is not set", "train", "--config", "smoke", "--resume", "--device", "cpu", "--out", tmp_path/"r")
+    refused(capsys, "no codes|harmonica-preprocess", "train", "--config", "smoke", f"data.cache_dir={tmp_path}/none",
+        "--device", "cpu", "--out", tmp_path/"r")
+    refused(capsys, "data.cache_dir is not set", "train", "--config", "smoke", "--resume", "--device", "cpu", "--out",
+        tmp_path/"r")
     (tmp_path/"file").write_text("")
     refused(capsys, "can't be written", "train", "--config", "smoke", "--device", "cpu", "--out", tmp_path/"file/run")
 
@@ -120,9 +152,13 @@ def test_synthesize_mistakes(capsys, tmp_path, home):
     refused(capsys, "--text", "synthesize", *out)
     for t in ("", " ", "?!", "🙂"): refused(capsys, "harmonica-synthesize", "synthesize", "--text", t, *out)
     say = ["--text", "Hi there.", *out, *models(home)]
-    (tmp_path/"empty.wav").write_bytes(b""); (tmp_path/"text.wav").write_text("not a sound"); (tmp_path/"file").write_text("")
-    Clip(np.zeros(48000, np.float32)).save(tmp_path/"silent.wav"); Clip(np.ones(2400, np.float32)*.1).save(tmp_path/"short.wav")
-    for r in ("none", "empty", "text", "silent", "short"): refused(capsys, "harmonica-synthesize", "synthesize", *say, "--reference", tmp_path/f"{r}.wav")
+    (tmp_path/"empty.wav").write_bytes(b"")
+    (tmp_path/"text.wav").write_text("not a sound")
+    (tmp_path/"file").write_text("")
+    Clip(np.zeros(48000, np.float32)).save(tmp_path/"silent.wav")
+    Clip(np.ones(2400, np.float32)*.1).save(tmp_path/"short.wav")
+    for r in ("none", "empty", "text", "silent", "short"):
+        refused(capsys, "harmonica-synthesize", "synthesize", *say, "--reference", tmp_path/f"{r}.wav")
     refused(capsys, "--reference-text|--reference", "synthesize", *say, "--reference-text", "Hello.")
     refused(capsys, "unknown codec", "synthesize", "--text", "Hi.", *out, "--codec", "opus", "--device", "cpu")
     refused(capsys, "another codec|ffffffffffff", "synthesize", "--text", "Hi.", *out, *models(home, ar="ar-other"))
@@ -136,47 +172,64 @@ def test_synthesize_mistakes(capsys, tmp_path, home):
 
     refused(capsys, "-hello|--text=-hello", "synthesize", "--text", "-hello", *out)
     refused(capsys, "nobody|ruth", "synthesize", "--text", "Hi.", "--voice", "nobody", *out)
-    refused(capsys, "--voice|--reference", "synthesize", "--text", "Hi.", "--voice", "ruth", "--reference", packaged_voice(), *out)
+    refused(capsys, "--voice|--reference", "synthesize", "--text", "Hi.", "--voice", "ruth", "--reference",
+        packaged_voice(), *out)
     refused(capsys, "--text|--input", "synthesize", "--text", "Hi.", "--input", tmp_path/"a.txt", *out)
     refused(capsys, "a.txt", "synthesize", "--input", tmp_path/"a.txt", *out)
     refused(capsys, ".txt or .md", "synthesize", "--input", tmp_path/"a.pdf", *out)
     refused(capsys, "--split|--output", "synthesize", "--text", "Hi.", "--split", "paragraph", "--output", "-")
     refused(capsys, "--split|chapter", "synthesize", "--text", "Hi.", "--split", "page", *out)
     refused(capsys, ".srt", "synthesize", "--text", "Hi.", "--subtitles", tmp_path/"a.txt", *out)
-    refused(capsys, "--split", "synthesize", "--text", "Hi.", "--subtitles", tmp_path/"a.srt", "--split", "paragraph", *out)
-    (tmp_path/"latin.txt").write_bytes("caf\xe9".encode("latin-1")); refused(capsys, "latin.txt|UTF-8", "synthesize", "--input", tmp_path/"latin.txt", *out)
+    refused(capsys, "--split", "synthesize", "--text", "Hi.", "--subtitles", tmp_path/"a.srt", "--split", "paragraph",
+        *out)
+    (tmp_path/"latin.txt").write_bytes("caf\xe9".encode("latin-1"))
+    refused(capsys, "latin.txt|UTF-8", "synthesize", "--input", tmp_path/"latin.txt", *out)
     before = sorted(tmp_path.rglob("*"))
-    refused(capsys, "harmonica-synthesize", "synthesize", *say[:2], "--output", tmp_path/"new/folder/o.wav", *models(home), "--reference", tmp_path/"none.wav")
+    refused(capsys, "harmonica-synthesize", "synthesize", *say[:2], "--output", tmp_path/"new/folder/o.wav",
+        *models(home), "--reference", tmp_path/"none.wav")
     assert sorted(tmp_path.rglob("*")) == before                            # nothing is left behind
 
 def run(*args, stdin=None, **kw):
     "A command as a process of its own"
-    code = f"import sys; sys.argv=['harmonica-{args[0]}', *sys.argv[1:]]; from harmonica.cli import {args[0]}; sys.exit({args[0]}())"
+    command = args[0]
+    code = (f"import sys; sys.argv=['harmonica-{command}', *sys.argv[1:]]\n"
+        f"from harmonica.cli import {command}; sys.exit({command}())")
     return subprocess.run([sys.executable, "-c", code, *map(str, args[1:])], input=stdin, capture_output=True, **kw)
 
 def test_pipes(home, tmp_path):
     r = run("synthesize", "--text", "-", "--output", "-", *models(home), stdin="Hi there.\n\nAnd more.".encode())
     assert r.returncode == 0 and r.stdout[:4] == b"RIFF" and not r.stderr, r.stderr
     assert 0 < Clip.load(r.stdout).seconds <= 1
-    assert b"UTF-8" in run("synthesize", "--text", "-", "--output", tmp_path/"o.wav", *models(home), stdin=b"caf\xe9").stderr
-    full = subprocess.run([sys.executable, "-c", f"import sys; from harmonica.cli import synthesize; sys.exit(synthesize({[str(a) for a in ['--text', 'Hi there.', '--output', tmp_path/'o.wav', *models(home)]]!r}))"],
+    assert b"UTF-8" in run("synthesize", "--text", "-", "--output", tmp_path/"o.wav", *models(home),
+        stdin=b"caf\xe9").stderr
+    say = [str(a) for a in ("--text", "Hi there.", "--output", tmp_path/"o.wav", *models(home))]
+    code = "import sys; from harmonica.cli import synthesize; sys.exit(synthesize(sys.argv[1:]))"
+    full = subprocess.run([sys.executable, "-c", code, *say],
         stdout=open("/dev/full", "w") if sys.platform == "linux" else subprocess.DEVNULL, stderr=subprocess.PIPE)
-    assert full.returncode == 0 and not full.stderr and Clip.load(tmp_path/"o.wav").seconds > 0     # nobody listens, and the sound is whole
+    # nobody listens, and the sound is whole
+    assert full.returncode == 0 and not full.stderr and Clip.load(tmp_path/"o.wav").seconds > 0
 
 def test_text_from_files(capsys, tmp_path, home):
     (tmp_path/"story.md").write_text("# One\n\nIt was *late*.\n\n```\nx = 1\n```\n\nShe [slept](http://x.y).\n")
-    code, out, err = ask(capsys, "synthesize", "--input", tmp_path/"story.md", "--output", tmp_path/"s/part.flac", "--split", "paragraph", *models(home))
-    assert code == 0 and sorted(p.name for p in (tmp_path/"s").iterdir()) == ["part-001.flac", "part-002.flac", "part-003.flac"], err
-    assert script.paragraphs("---\na: b\n---\n# T\n* one\n* **two**\n\n![x](y.png)\n\n> said `so`\n\n***\n", markdown=True) == ["T", "one. two.", "said so"]
+    code, out, err = ask(capsys, "synthesize", "--input", tmp_path/"story.md", "--output", tmp_path/"s/part.flac",
+        "--split", "paragraph", *models(home))
+    assert code == 0 and sorted(p.name for p in (tmp_path/"s").iterdir()) == ["part-001.flac", "part-002.flac",
+        "part-003.flac"], err
+    assert script.paragraphs("---\na: b\n---\n# T\n* one\n* **two**\n\n![x](y.png)\n\n> said `so`\n\n***\n",
+        markdown=True) == ["T", "one. two.", "said so"]
 
 def test_chapters_and_subtitles(capsys, tmp_path, home):
     (tmp_path/"book.md").write_text("# One\n\nIt was late.\n\nVery late.\n\n# Two\n\nShe slept.\n")
-    code, out, err = ask(capsys, "synthesize", "--input", tmp_path/"book.md", "--output", tmp_path/"b/c.wav", "--split", "chapter", *models(home))
+    code, out, err = ask(capsys, "synthesize", "--input", tmp_path/"book.md", "--output", tmp_path/"b/c.wav", "--split",
+        "chapter", *models(home))
     assert code == 0 and sorted(p.name for p in (tmp_path/"b").iterdir()) == ["c-001.wav", "c-002.wav"], err
     assert len(script.chapters("Preface here.\nChapter 1\nIt was.\n\nCHAPTER II\nIt went.")) == 3
     for name in ("w.json", "w.srt"):
-        code, out, err = ask(capsys, "synthesize", "--text", "It was late, and nobody came.", "--subtitles", tmp_path/name, "--output", tmp_path/"o.wav", *models(home)); assert code == 0, err
-    words = json.loads((tmp_path/"w.json").read_text()); assert [w["word"] for w in words] == "It was late, and nobody came.".split()
+        code, out, err = ask(capsys, "synthesize", "--text", "It was late, and nobody came.", "--subtitles",
+            tmp_path/name, "--output", tmp_path/"o.wav", *models(home))
+        assert code == 0, err
+    words = json.loads((tmp_path/"w.json").read_text())
+    assert [w["word"] for w in words] == "It was late, and nobody came.".split()
     assert words[0]["start"] <= words[-1]["end"]
     assert (tmp_path/"w.srt").read_text().startswith("1\n00:00:0") and "-->" in (tmp_path/"w.srt").read_text()
     assert script.srt([("One", 3599.9994, 3600.5)]) == "1\n00:59:59,999 --> 01:00:00,500\nOne\n\n"
@@ -184,13 +237,17 @@ def test_chapters_and_subtitles(capsys, tmp_path, home):
 def test_no_watermark(capsys, tmp_path, home):
     from harmonica.watermark import weights_file
     if weights_file() is None: pytest.skip("resemble-perth is not installed")
-    for name,how in (("a", []), ("b", ["--no-watermark"]), ("c", [])): assert ask(capsys, "synthesize", "--text", "Hi there.", "--output", tmp_path/f"{name}.wav", *how, *models(home))[0] == 0
-    a, b, c = ((tmp_path/f"{n}.wav").read_bytes() for n in "abc"); assert a == c != b
+    for name,how in (("a", []), ("b", ["--no-watermark"]), ("c", [])):
+        assert ask(capsys, "synthesize", "--text", "Hi there.", "--output", tmp_path/f"{name}.wav", *how,
+            *models(home))[0] == 0
+    a, b, c = ((tmp_path/f"{n}.wav").read_bytes() for n in "abc")
+    assert a == c != b
 
 def test_packaged_voices_by_name(capsys, tmp_path, home):
     code, out, err = ask(capsys, "synthesize", "--list-voices")
     assert code == 0 and out.startswith("reader") and "ruth" in out and "CC0" in out
-    code, out, err = ask(capsys, "synthesize", "--text", "Hi there.", "--voice", "ruth", "--output", tmp_path/"o.opus", *models(home))
+    code, out, err = ask(capsys, "synthesize", "--text", "Hi there.", "--voice", "ruth", "--output", tmp_path/"o.opus",
+        *models(home))
     assert code == 0 and "real-time factor" in out, err
 
 def test_version(capsys):
@@ -199,18 +256,24 @@ def test_version(capsys):
 
 @pytest.mark.parametrize("f", COMMANDS)
 def test_help_needs_no_torch(f):
-    r = subprocess.run([sys.executable, "-c", f"import sys; from harmonica.cli import {f}; {f}(['--help']); sys.exit('torch' in sys.modules)"], capture_output=True)
+    r = subprocess.run([sys.executable, "-c",
+        f"import sys; from harmonica.cli import {f}; {f}(['--help']); sys.exit('torch' in sys.modules)"],
+        capture_output=True)
     assert r.returncode == 0
 
 @pytest.mark.parametrize("sig,code", [("SIGINT", 130), ("SIGTERM", 143)])
 @pytest.mark.parametrize("wait", [0, 1.5])
 def test_signals_end_with_a_line(tmp_path, home, sig, code, wait):
     import signal, time
-    start = "import sys; from harmonica.cli import synthesize; print('up', flush=True); sys.exit(synthesize(sys.argv[1:]))"
+    start = ("import sys; from harmonica.cli import synthesize\n"
+        "print('up', flush=True); sys.exit(synthesize(sys.argv[1:]))")
     args = ["--text", "Hi there. "*2000, "--output", tmp_path/"o.wav", *models(home)[:-2]]
-    p = subprocess.Popen([sys.executable, "-c", start, *map(str, args)], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    p = subprocess.Popen([sys.executable, "-c", start, *map(str, args)], stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+        text=True)
     assert p.stdout.readline() == "up\n"
-    time.sleep(.2+wait); p.send_signal(getattr(signal, sig)); out, err = p.communicate(timeout=60)
+    time.sleep(.2+wait)
+    p.send_signal(getattr(signal, sig))
+    out, err = p.communicate(timeout=60)
     assert p.returncode == code and err.count("\n") == 1 and "stopped" in err, err
     assert not list(tmp_path.iterdir())
 
@@ -231,8 +294,10 @@ def test_evaluate_mistakes(capsys, tmp_path):
     (tmp_path/"x.csv").write_text("wav\n")
     refused(capsys, "is no test set", "evaluate", "--wavs", tmp_path/"x.csv", "--output", tmp_path/"r.json")
     (tmp_path/"list.jsonl").write_text('{"text": ["a"], "wav": "a.wav"}\n')
-    refused(capsys, "--limit 0", "evaluate", "--wavs", tmp_path/"list.jsonl", "--limit", 0, "--output", tmp_path/"r.json")
-    refused(capsys, "row 1: text is", "evaluate", "--wavs", tmp_path/"list.jsonl", "--output", tmp_path/"r.json", "--scores", "")
+    refused(capsys, "--limit 0", "evaluate", "--wavs", tmp_path/"list.jsonl", "--limit", 0, "--output",
+        tmp_path/"r.json")
+    refused(capsys, "row 1: text is", "evaluate", "--wavs", tmp_path/"list.jsonl", "--output", tmp_path/"r.json",
+        "--scores", "")
     (tmp_path/"bad.jsonl").write_text("{\n")
     refused(capsys, "harmonica-evaluate", "evaluate", "--testset", tmp_path/"bad.jsonl", "--output", tmp_path/"r.json")
 
@@ -243,58 +308,85 @@ def test_the_pipeline(capsys, tmp_path, home):
     for s in ("0/2", "1/2"): assert ask(capsys, "preprocess", *make, "--shard", s)[0] == 0
     code, out, _ = ask(capsys, "preprocess", *make)
     assert code == 0 and "0 made" in out
-    go = ["--config", "smoke", f"data.cache_dir={codes}", "training.max_steps=2", "training.valid_every=0", "--device", "cpu", "--quiet"]
+    go = ["--config", "smoke", f"data.cache_dir={codes}", "training.max_steps=2", "training.valid_every=0", "--device",
+        "cpu", "--quiet"]
     for s in ("ar", "nar"):
         code, out, err = ask(capsys, "train", *go, "--stage", s, "--out", tmp_path/s)
         assert code == 0 and f"{s}.safetensors: 2 updates" in out, err
-        assert {"prompt_seconds", "max_seconds"} <= set(model_meta(tmp_path/s/f"{s}.safetensors")["info"]) # Voice keeps within what was trained
+        # Voice keeps within what was trained
+        assert {"prompt_seconds", "max_seconds"} <= set(model_meta(tmp_path/s/f"{s}.safetensors")["info"])
     refused(capsys, "--resume", "train", *go, "--out", tmp_path/"ar")
-    code, out, err = ask(capsys, "train", "--resume", "--out", tmp_path/"ar", "training.max_steps=3", "--device", "cpu", "--quiet")
+    code, out, err = ask(capsys, "train", "--resume", "--out", tmp_path/"ar", "training.max_steps=3", "--device", "cpu",
+        "--quiet")
     assert code == 0 and "3 updates" in out, err
     wav = tmp_path/"o.wav"
-    use = ["--ar-checkpoint", tmp_path/"ar", "--nar-checkpoint", tmp_path/"nar/last.pt", "--codec", home/"codec.safetensors", "--device", "cpu"]
-    code, out, err = ask(capsys, "synthesize", "--text", "Hi there.", "--reference", packaged_voice(), "--output", wav, "--max-seconds", 1, *use)
+    use = ["--ar-checkpoint", tmp_path/"ar", "--nar-checkpoint", tmp_path/"nar/last.pt", "--codec",
+        home/"codec.safetensors", "--device", "cpu"]
+    code, out, err = ask(capsys, "synthesize", "--text", "Hi there.", "--reference", packaged_voice(), "--output", wav,
+        "--max-seconds", 1, *use)
     assert code == 0 and "real-time factor" in out and 0 < Clip.load(wav).seconds <= 1, err
     (tmp_path/"t.jsonl").write_text(json.dumps(dict(wav=str(wav), text="Hi there."))+"\n")
-    code, out, err = ask(capsys, "evaluate", "--wavs", tmp_path/"t.jsonl", "--output", tmp_path/"r.json", "--scores", "")
+    code, out, err = ask(capsys, "evaluate", "--wavs", tmp_path/"t.jsonl", "--output", tmp_path/"r.json", "--scores",
+        "")
     assert code == 0 and "failure_rates" in json.loads((tmp_path/"r.json").read_text()), err
-    code, out, err = ask(capsys, "evaluate", "--wavs", tmp_path/"t.jsonl", "--codec", home/"codec.safetensors", "--output", tmp_path/"r.json", "--scores", "")
+    code, out, err = ask(capsys, "evaluate", "--wavs", tmp_path/"t.jsonl", "--codec", home/"codec.safetensors",
+        "--output", tmp_path/"r.json", "--scores", "")
     assert code == 0 and "book 1:" in out and len(json.loads((tmp_path/"r.json").read_text())["books"]) > 1, err
     (tmp_path/"s.jsonl").write_text(json.dumps(dict(text="Hi.", prompt=str(packaged_voice())))+"\n")
-    code, out, err = ask(capsys, "evaluate", "--testset", tmp_path/"s.jsonl", "--output", tmp_path/"r.json", "--scores", "", *use)
+    code, out, err = ask(capsys, "evaluate", "--testset", tmp_path/"s.jsonl", "--output", tmp_path/"r.json", "--scores",
+        "", *use)
     assert code == 0 and json.loads((tmp_path/"r.json").read_text())["items"][0]["seconds"] > 0, err
 
 def test_sound_laid_flat(capsys, tmp_path, home):
-    code, out, err = ask(capsys, "preprocess", "--dataset", home/"m.jsonl", "--codec", "none", "--out", tmp_path/"sound")
+    code, out, err = ask(capsys, "preprocess", "--dataset", home/"m.jsonl", "--codec", "none", "--out",
+        tmp_path/"sound")
     assert code == 0 and len((tmp_path/"sound/index.jsonl").read_text().splitlines()) == 6, err
-    (tmp_path/"f").mkdir(); Clip.load(home/"clips/0.wav").save(tmp_path/"f/a.wav"); (tmp_path/"f/a.txt").write_text("the sea")
-    code, out, err = ask(capsys, "preprocess", "--dataset", "folder", "--root", tmp_path/"f", "--codec", "none", "--out", tmp_path/"sound2")
+    (tmp_path/"f").mkdir()
+    Clip.load(home/"clips/0.wav").save(tmp_path/"f/a.wav")
+    (tmp_path/"f/a.txt").write_text("the sea")
+    code, out, err = ask(capsys, "preprocess", "--dataset", "folder", "--root", tmp_path/"f", "--codec", "none",
+        "--out", tmp_path/"sound2")
     assert code == 0 and len((tmp_path/"sound2/index.jsonl").read_text().splitlines()) == 1, err
 
 def test_sound_is_painted_and_a_decoder_learns_from_it(capsys, tmp_path, home):
     from harmonica.crops import AudioCrops
-    me = Clip.load(packaged_voice()); text = json.loads(packaged_voice().with_suffix(".json").read_text())["text"]
-    me.save(tmp_path/"a.wav"); me.save(tmp_path/"b.wav")
-    (tmp_path/"m.jsonl").write_text("".join(json.dumps(dict(audio=f"{n}.wav", text=t, speaker="reader"))+"\n" for n,t in (("a", text), ("b", text), ("b", "something else"))))
-    code, out, err = ask(capsys, "preprocess", "--dataset", tmp_path/"m.jsonl", "--nar", "packaged", "--out", tmp_path/"painted")
+    me = Clip.load(packaged_voice())
+    text = json.loads(packaged_voice().with_suffix(".json").read_text())["text"]
+    me.save(tmp_path/"a.wav")
+    me.save(tmp_path/"b.wav")
+    (tmp_path/"m.jsonl").write_text("".join(json.dumps(dict(audio=f"{n}.wav", text=t, speaker="reader"))+"\n"
+        for n,t in (("a", text), ("b", text), ("b", "something else"))))
+    code, out, err = ask(capsys, "preprocess", "--dataset", tmp_path/"m.jsonl", "--nar", "packaged", "--out",
+        tmp_path/"painted")
     assert code == 0 and "painted" in out, err
     rows = [json.loads(l) for l in open(tmp_path/"painted/index.jsonl")]
-    assert ["painted" in r for r in rows] == [False, True, False]        # no prompt for the first, another text for the third
+    # no prompt for the first, another text for the third
+    assert ["painted" in r for r in rows] == [False, True, False]
     crops = AudioCrops(tmp_path/"painted", 6, 1.28)
-    b = next(iter(crops)); whole = b.painted.isnan().all((1,2)); part = b.painted.isnan().any((1,2))
+    b = next(iter(crops))
+    whole = b.painted.isnan().all((1,2))
+    part = b.painted.isnan().any((1,2))
     assert b.painted.shape == (6, 64, 64) and torch.equal(whole, part) and not whole.all()
     save_model(tmp_path/"bold.safetensors", load_model(packaged_weights("nar"), kind="nar"), bits=8, guidance=2.)
-    assert ask(capsys, "preprocess", "--dataset", tmp_path/"m.jsonl", "--nar", tmp_path/"bold.safetensors", "--out", tmp_path/"bold")[0] == 0
-    assert (tmp_path/"bold/painted.f16").read_bytes() != (tmp_path/"painted/painted.f16").read_bytes()      # as bold as it will be when it speaks
-    code, out, err = ask(capsys, "train", "--config", "micro", "--stage", "decoder", "--init", packaged_weights("codec"), f"data.audio_dir={tmp_path}/painted",
-                         "training.batch_size=2", "training.max_steps=2", "training.log_every=1", "training.precision=bf16", "--out", tmp_path/"run", "--device", "cpu", "--quiet")
+    assert ask(capsys, "preprocess", "--dataset", tmp_path/"m.jsonl", "--nar", tmp_path/"bold.safetensors", "--out",
+        tmp_path/"bold")[0] == 0
+    # as bold as it will be when it speaks
+    assert (tmp_path/"bold/painted.f16").read_bytes() != (tmp_path/"painted/painted.f16").read_bytes()
+    code, out, err = ask(capsys, "train", "--config", "micro", "--stage", "decoder", "--init",
+        packaged_weights("codec"), f"data.audio_dir={tmp_path}/painted", "training.batch_size=2",
+        "training.max_steps=2", "training.log_every=1", "training.precision=bf16", "--out", tmp_path/"run", "--device",
+        "cpu", "--quiet")
     assert code == 0, err
     log = [json.loads(l) for l in open(tmp_path/"run/log.jsonl")]
-    assert sum("critic_loss" in r for r in log) == 2 and all(np.isfinite([r["critic_loss"], r["critic_grad_norm"]]).all() for r in log if "critic_loss" in r)
-    refused(capsys, "another codec", "preprocess", "--dataset", tmp_path/"m.jsonl", "--nar", home/"nar.safetensors", "--out", tmp_path/"x")
+    assert sum("critic_loss" in r for r in log) == 2
+    assert all(np.isfinite([r["critic_loss"], r["critic_grad_norm"]]).all() for r in log if "critic_loss" in r)
+    refused(capsys, "another codec", "preprocess", "--dataset", tmp_path/"m.jsonl", "--nar", home/"nar.safetensors",
+        "--out", tmp_path/"x")
 
 def test_ctrl_c(capsys, monkeypatch, tmp_path):
-    def stopped(*a, **k): (tmp_path/"r/last.pt").touch(); raise KeyboardInterrupt
+    def stopped(*a, **k):
+        (tmp_path/"r/last.pt").touch()
+        raise KeyboardInterrupt
     monkeypatch.setattr(recipes, "train", stopped)
     code, out, err = ask(capsys, "train", "--config", "smoke", "--out", tmp_path/"r", "--device", "cpu")
     assert code == 130 and "--resume" in err and err.count("\n") == 1
@@ -310,10 +402,13 @@ def test_words_said_as_the_user_wishes(capsys, tmp_path):
     "In the command, and in a config; a file of words that is wrong says so before anything is spoken"
     (tmp_path/"words.txt").write_text("# names\nSiobhan = ʃəvˈɔn\nSQL\tsequel\n", encoding="utf8")
     (tmp_path/"mine.yaml").write_text(f"base: micro\ninference:\n  lexicon: {tmp_path/'words.txt'}\n")
-    say = ["--text", "Siobhan likes SQL.", "--phonemes", "--output", tmp_path/"o.wav", "--max-seconds", .2, "--device", "cpu"]
+    say = ["--text", "Siobhan likes SQL.", "--phonemes", "--output", tmp_path/"o.wav", "--max-seconds", .2, "--device",
+        "cpu"]
     for how in (["--lexicon", tmp_path/"words.txt"], ["--config", tmp_path/"mine.yaml"]):
         code, out, err = ask(capsys, "synthesize", *say, *how)
         assert code == 0 and "[[ʃəvˈɔn]] likes sequel.\n  ʃəvˈɔn lˈIks sˈikwəl." in out, err
     refused(capsys, "no.txt", "synthesize", *say, "--lexicon", tmp_path/"no.txt")
-    (tmp_path/"bad.txt").write_text("Siobhan\n"); refused(capsys, "line 1", "synthesize", *say, "--lexicon", tmp_path/"bad.txt")
-    (tmp_path/"worse.txt").write_text("Siobhan = [[ˈx]]\n"); refused(capsys, "the signs are", "synthesize", *say, "--lexicon", tmp_path/"worse.txt")
+    (tmp_path/"bad.txt").write_text("Siobhan\n")
+    refused(capsys, "line 1", "synthesize", *say, "--lexicon", tmp_path/"bad.txt")
+    (tmp_path/"worse.txt").write_text("Siobhan = [[ˈx]]\n")
+    refused(capsys, "the signs are", "synthesize", *say, "--lexicon", tmp_path/"worse.txt")

@@ -8,45 +8,68 @@ ROOT = Path(__file__).resolve().parents[1]
 CHROMIUM = next((p for n in ("chromium", "chromium-browser", "google-chrome") if (p := shutil.which(n))), None)
 
 def free_port():
-    with socket.socket() as s: s.bind(("127.0.0.1", 0)); return s.getsockname()[1]
+    with socket.socket() as s:
+        s.bind(("127.0.0.1", 0))
+        return s.getsockname()[1]
 
 @pytest.fixture
 def address():
     "A server in this process, whose voice says a tone a word"
-    pytest.importorskip("starlette"); uvicorn = pytest.importorskip("uvicorn")
+    pytest.importorskip("starlette")
+    uvicorn = pytest.importorskip("uvicorn")
     from test_serve import Mouth
     from harmonica.serve import make_app
-    port = free_port(); server = uvicorn.Server(uvicorn.Config(make_app(Mouth()), port=port, log_level="error"))
-    thread = threading.Thread(target=server.run, daemon=True); thread.start()
+    port = free_port()
+    server = uvicorn.Server(uvicorn.Config(make_app(Mouth()), port=port, log_level="error"))
+    thread = threading.Thread(target=server.run, daemon=True)
+    thread.start()
     for _ in range(300):
         if server.started: break
         time.sleep(.1)
     yield f"http://127.0.0.1:{port}"
-    server.should_exit = True; thread.join(20)
+    server.should_exit = True
+    thread.join(20)
 
 @pytest.mark.skipif(CHROMIUM is None, reason="no Chromium on this machine")
 def test_the_page_speaks_downloads_and_takes_a_voice(address, tmp_path):
     play = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
     with play.sync_playwright() as p:
-        browser = p.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox", "--use-fake-device-for-media-stream", "--use-fake-ui-for-media-stream"])
-        page = browser.new_page(); wrong = []
+        browser = p.chromium.launch(executable_path=CHROMIUM,
+            args=["--no-sandbox", "--use-fake-device-for-media-stream", "--use-fake-ui-for-media-stream"])
+        page = browser.new_page()
+        wrong = []
         page.on("pageerror", lambda e: wrong.append(str(e)))
-        page.on("console", lambda m: wrong.append(m.text) if m.type == "error" and "favicon" not in (m.text+str(m.location)) else None)
+        page.on("console", lambda m: wrong.append(m.text) if m.type == "error"
+            and "favicon" not in (m.text+str(m.location)) else None)
         page.goto(address)
         see = lambda at: play.expect(page.locator(at))
         see("#voice option").to_have_count(len(packaged_voices()), timeout=60000)
-        page.fill("#text", "one two three"); page.click("#speak")
+        page.fill("#text", "one two three")
+        page.click("#speak")
         see("#player").to_be_visible(timeout=60000)
         with page.expect_download() as d: page.click("#save")
-        d.value.save_as(tmp_path/"a.mp3"); assert abs(Clip.load(tmp_path/"a.mp3").seconds-.3) < .15
+        d.value.save_as(tmp_path/"a.mp3")
+        assert abs(Clip.load(tmp_path/"a.mp3").seconds-.3) < .15
         assert not wrong, wrong
-        page.click("#add"); see("#says").to_contain_text("Record something")
-        (tmp_path/"me.wav").write_bytes(Clip.load(packaged_voice()).encoded(".wav")); page.set_input_files("#file", str(tmp_path/"me.wav"))
-        page.fill("#name", "me"); page.click("#add"); see("#says").to_contain_text("consent", timeout=60000)   # nothing without it
-        page.fill("#consent", "My own voice, for this test."); page.click("#add"); see("#voice").to_have_value("me", timeout=60000)
-        page.click("#record"); see("#record").to_have_text("Stop", timeout=20000); time.sleep(1)
-        page.click("#record"); see("#record").to_have_text("Record again", timeout=20000); time.sleep(1)
-        page.fill("#name", "recorded"); page.click("#add"); see("#voice").to_have_value("recorded", timeout=60000)
+        page.click("#add")
+        see("#says").to_contain_text("Record something")
+        (tmp_path/"me.wav").write_bytes(Clip.load(packaged_voice()).encoded(".wav"))
+        page.set_input_files("#file", str(tmp_path/"me.wav"))
+        page.fill("#name", "me")
+        page.click("#add")
+        see("#says").to_contain_text("consent", timeout=60000) # nothing without it
+        page.fill("#consent", "My own voice, for this test.")
+        page.click("#add")
+        see("#voice").to_have_value("me", timeout=60000)
+        page.click("#record")
+        see("#record").to_have_text("Stop", timeout=20000)
+        time.sleep(1)
+        page.click("#record")
+        see("#record").to_have_text("Record again", timeout=20000)
+        time.sleep(1)
+        page.fill("#name", "recorded")
+        page.click("#add")
+        see("#voice").to_have_value("recorded", timeout=60000)
         browser.close()
 
 # -- the container
@@ -58,10 +81,13 @@ def instructions():
 
 def test_the_dockerfile_is_one():
     known = "FROM RUN WORKDIR COPY USER VOLUME EXPOSE HEALTHCHECK CMD ENV ARG LABEL ENTRYPOINT".split()
-    rows = instructions(); words = [w for w,_ in rows]
+    rows = instructions()
+    words = [w for w,_ in rows]
     assert words[0] == "FROM" and not set(words)-set(known) and words.count("CMD") == 1
-    assert words.index("USER") < words.index("CMD") and dict(rows)["USER"] not in ("root", "0"), "it must not run as root"
-    made = [r.split()[-1] for w,r in rows if w == "RUN" and "useradd" in r]; assert dict(rows)["USER"] in made
+    assert words.index("USER") < words.index("CMD") and dict(rows)["USER"] not in ("root",
+        "0"), "it must not run as root"
+    made = [r.split()[-1] for w,r in rows if w == "RUN" and "useradd" in r]
+    assert dict(rows)["USER"] in made
 
 def test_the_container_copies_what_there_is_and_starts_what_is_installed():
     for w,rest in instructions():
@@ -70,7 +96,8 @@ def test_the_container_copies_what_there_is_and_starts_what_is_installed():
             for s in sources: assert (ROOT/s).exists(), s
     import ast
     cmd = ast.literal_eval(next(rest for w,rest in instructions() if w == "CMD"))
-    scripts = dict(l.split("=", 1) for l in re.findall(r"^\s*(?:console_scripts = )?(harmonica-[\w]+=\S+)", (ROOT/"settings.ini").read_text(), re.M))
+    scripts = dict(l.split("=", 1) for l in re.findall(r"^\s*(?:console_scripts = )?(harmonica-[\w]+=\S+)",
+        (ROOT/"settings.ini").read_text(), re.M))
     assert cmd[0] in scripts
     from harmonica.serve import serve
     import inspect
@@ -94,8 +121,14 @@ from ray import serve
 ray.init(num_cpus=2, include_dashboard=False)
 from examples.ray_serve import app
 serve.run(app)
-r = urllib.request.Request("http://127.0.0.1:8000/v1/audio/speech", json.dumps(dict(input="Hi.", voice="ruth", response_format="wav")).encode(), {"Content-Type": "application/json"})
-print('bytes:', len(urllib.request.urlopen(r, timeout=120).read())); serve.shutdown(); ray.shutdown()
+say = json.dumps(dict(input="Hi.", voice="ruth", response_format="wav")).encode()
+r = urllib.request.Request("http://127.0.0.1:8000/v1/audio/speech", say, {"Content-Type": "application/json"})
+print('bytes:', len(urllib.request.urlopen(r, timeout=120).read()))
+serve.shutdown()
+ray.shutdown()
 """
-    r = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, timeout=400, env={**os.environ, "HARMONICA_REPLICAS": "1", "RAY_SERVE_PROXY_READY_CHECK_TIMEOUT_S": "120"})   # a busy machine starts slowly
-    found = re.search(r"bytes: (\d+)", r.stdout); assert found and int(found[1]) > 5000, r.stderr[-2000:]
+    # a busy machine starts slowly
+    r = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, timeout=400,
+        env={**os.environ, "HARMONICA_REPLICAS": "1", "RAY_SERVE_PROXY_READY_CHECK_TIMEOUT_S": "120"})
+    found = re.search(r"bytes: (\d+)", r.stdout)
+    assert found and int(found[1]) > 5000, r.stderr[-2000:]

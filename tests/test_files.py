@@ -14,13 +14,17 @@ from harmonica.checkpoint import save_checkpoint, save_model
 from harmonica.data import write_shard
 from harmonica import Clip, Voice
 voice = Voice.load("ruth")
-m, d = AR(ARConfig(vocab_size=40, n_q=2, n_bins=16, d_model=64, n_heads=2, n_layers=1, d_ff=64, code_dim=4, speaker_dim=8, duration_hidden_dim=8)), Path(sys.argv[1])
+m = AR(ARConfig(vocab_size=40, n_q=2, n_bins=16, d_model=64, n_heads=2, n_layers=1, d_ff=64, code_dim=4,
+    speaker_dim=8, duration_hidden_dim=8))
+d = Path(sys.argv[1])
 save_model(d/"m.safetensors", m, steps=1)
 signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
 resource.setrlimit(resource.RLIMIT_FSIZE, (4000, 4000))
-rows = [dict(id=f"u{i}", text="t"*99, speaker="s", source="x", split="train", seconds=1., n_frames=50, codes=[0]*100) for i in range(200)]
-for f in (lambda: save_model(d/"m.safetensors", m, steps=2), lambda: save_checkpoint(d/"c.pt", m), lambda: write_shard(rows, d/"s.arrow"),
-        lambda: voice.save(d/"v.voice", "For a test."), lambda: Clip([0.]*9000).save(d/"c.wav")):
+rows = [dict(id=f"u{i}", text="t"*99, speaker="s", source="x", split="train", seconds=1., n_frames=50, codes=[0]*100)
+    for i in range(200)]
+for f in (lambda: save_model(d/"m.safetensors", m, steps=2), lambda: save_checkpoint(d/"c.pt", m),
+        lambda: write_shard(rows, d/"s.arrow"), lambda: voice.save(d/"v.voice", "For a test."),
+        lambda: Clip([0.]*9000).save(d/"c.wav")):
     try: f(); print("written")
     except ValueError as e: print(str(e).replace(str(d), "D"))
 """
@@ -42,7 +46,8 @@ def test_what_does_not_fit_is_told_with_its_path_and_leaves_nothing(tmp_path):
 def little_disk(tmp_path):
     "A disk of 64 kB, where one may be mounted"
     (tmp_path/"disk").mkdir()
-    done = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=64k", "tmpfs", str(tmp_path/"disk")], capture_output=True) if shutil.which("mount") else None
+    done = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=64k", "tmpfs", str(tmp_path/"disk")],
+        capture_output=True) if shutil.which("mount") else None
     if done is None or done.returncode: pytest.skip("nothing may be mounted here")
     yield tmp_path/"disk"
     subprocess.run(["umount", str(tmp_path/"disk")], check=True)
@@ -68,15 +73,16 @@ def aac(path, seconds):
 
 @pytest.mark.parametrize("reader,size", [("ffmpeg", 500), ("ffmpeg", 90000), ("av", 5)])
 def test_a_full_folder_for_temporary_files_is_one_line_and_never_half_a_recording(little_disk, tmp_path, reader, size):
-    "Recordings of phones are unpacked there, by PyAV or by ffmpeg: it fills up before ffmpeg is asked, while it writes, or under PyAV"
+    "A phone's recording is unpacked there, by PyAV or ffmpeg: it fills up before ffmpeg is asked, or while it writes"
     sound, tool = tmp_path/"phone.m4a", tmp_path/"bin/ffmpeg"
     if reader == "av": aac(sound, size)
     else: sound.write_bytes(b"\0\0\0\x20ftypM4A \0\0\0\0"+bytes(size))
     tool.parent.mkdir()
     tool.write_text("#!/bin/sh\nfor last; do :; done\nexec /usr/bin/head -c 90000 /dev/zero > $last\n")
     tool.chmod(0o755)
-    r = subprocess.run([sys.executable, "-c", PHONE, reader, "--text", "Hi.", "--output", tmp_path/"o.wav", "--reference", sound],
-        env=dict(os.environ, TMPDIR=str(little_disk), PATH=str(tool.parent)), capture_output=True, text=True)
+    r = subprocess.run([sys.executable, "-c", PHONE, reader, "--text", "Hi.", "--output", tmp_path/"o.wav",
+        "--reference", sound], env=dict(os.environ, TMPDIR=str(little_disk), PATH=str(tool.parent)),
+        capture_output=True, text=True)
     assert r.returncode == 2 and r.stderr.count("\n") == 1 and f"disk full at {little_disk}" in r.stderr, r.stderr
     assert not (tmp_path/"o.wav").exists() and not list(little_disk.iterdir())
 
@@ -119,10 +125,12 @@ def test_a_disk_that_is_really_full(little_disk):
     (little_disk/"ballast").write_bytes(bytes(62000))
     rows = [dict(id="u", text="t", speaker="s", source="x", split="train", seconds=1., n_frames=50, codes=[0]*50000)]
     from harmonica.ar import AR, ARConfig
-    ar = AR(ARConfig(vocab_size=40, n_q=2, n_bins=16, d_model=64, n_heads=2, n_layers=1, d_ff=64, code_dim=4, speaker_dim=8, duration_hidden_dim=8))
+    ar = AR(ARConfig(vocab_size=40, n_q=2, n_bins=16, d_model=64, n_heads=2, n_layers=1, d_ff=64, code_dim=4,
+        speaker_dim=8, duration_hidden_dim=8))
     voice = Voice.load("ruth")
-    for f in (lambda: save_model(little_disk/"m.safetensors", ar), lambda: save_checkpoint(little_disk/"c.pt", ar), lambda: write_shard(rows, little_disk/"s.arrow"),
-            lambda: voice.save(little_disk/"v.voice", "For a test."), lambda: Clip([.1]*90000).save(little_disk/"c.wav")):
+    for f in (lambda: save_model(little_disk/"m.safetensors", ar), lambda: save_checkpoint(little_disk/"c.pt", ar),
+        lambda: write_shard(rows, little_disk/"s.arrow"), lambda: voice.save(little_disk/"v.voice", "For a test."),
+        lambda: Clip([.1]*90000).save(little_disk/"c.wav")):
         with pytest.raises(ValueError, match="disk full at .*disk/.*: make room") as e: f()
         assert "\n" not in str(e.value)
     assert [p.name for p in little_disk.iterdir()] == ["ballast"]
@@ -139,13 +147,15 @@ def test_litter_of_the_dead_is_swept(tmp_path):
     dead = subprocess.Popen([sys.executable, "-c", ""])
     dead.wait()
     here = socket.gethostname()
-    for name in (f".a.{dead.pid}@{here}.tmp", f".a.{dead.pid}@elsewhere.tmp", temporary_name(tmp_path/"b").name): (tmp_path/name).touch()
+    for name in (f".a.{dead.pid}@{here}.tmp", f".a.{dead.pid}@elsewhere.tmp", temporary_name(tmp_path/"b").name):
+        (tmp_path/name).touch()
     sweep_litter(tmp_path)
     assert {p.name for p in tmp_path.iterdir()} == {f".a.{dead.pid}@elsewhere.tmp", temporary_name(tmp_path/"b").name}
 
 
 def test_a_lock_goes_with_its_process(tmp_path):
-    body = "import sys, time; from harmonica.files import locked\nwith locked(sys.argv[1]): print('held', flush=True); time.sleep(60)"
+    body = ("import sys, time; from harmonica.files import locked\n"
+        "with locked(sys.argv[1]): print('held', flush=True); time.sleep(60)")
     p = subprocess.Popen([sys.executable, "-c", body, str(tmp_path)], stdout=subprocess.PIPE, text=True)
     p.stdout.readline()
     with pytest.raises(ValueError, match="in use by another process"):
@@ -163,7 +173,8 @@ def test_a_refused_resume_leaves_the_settings_as_they_are(tmp_path, capsys):
     Trainer(Line(2), Deals(), cfg, open_run(load_config("smoke"), tmp_path/"r", False), "cpu").fit(progress=False)
     old = (tmp_path/"r/config.yaml").read_text()
     other = open_run(load_config("smoke", ["training.lr=0.5"]), tmp_path/"r", True)
-    with pytest.raises(ValueError, match="another model or size"): Trainer(Line(3), Deals(), cfg, other, "cpu").fit(resume=True, progress=False)
+    with pytest.raises(ValueError, match="another model or size"):
+        Trainer(Line(3), Deals(), cfg, other, "cpu").fit(resume=True, progress=False)
     assert (tmp_path/"r/config.yaml").read_text() == old
     for f in (tmp_path/"r").glob("last*.pt"): f.unlink()
     (tmp_path/"r/ar.safetensors").touch()

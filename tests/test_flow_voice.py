@@ -28,9 +28,10 @@ def mel_codec(seed=0):
 def voice():
     tok = Tokenizer("letters")
     torch.manual_seed(0)
-    codec = MicroCodec(MicroCodecConfig(n_q=N_Q, n_bins=BINS, code_dim=8, enc_dim=16, enc_layers=1, dec_dim=16, dec_layers=1)).eval()
-    ar = AR(ARConfig(group=2, frame_rate=50., vocab_size=tok.vocab_size, n_q=N_Q, n_bins=BINS, d_model=32, n_heads=2, n_layers=1,
-                     d_ff=32, code_dim=8, speaker_dim=16)).eval()
+    codec = MicroCodec(MicroCodecConfig(n_q=N_Q, n_bins=BINS, code_dim=8, enc_dim=16, enc_layers=1, dec_dim=16,
+        dec_layers=1)).eval()
+    ar = AR(ARConfig(group=2, frame_rate=50., vocab_size=tok.vocab_size, n_q=N_Q, n_bins=BINS, d_model=32, n_heads=2,
+        n_layers=1, d_ff=32, code_dim=8, speaker_dim=16)).eval()
     nar = flow(vocab=tok.vocab_size)
     nar.info = dict(steps=3, guidance=1.5, temperature=.7)
     return Voice(codec, ar, nar, tok, vocoder=mel_codec())
@@ -63,8 +64,8 @@ def test_known_frames_are_kept(me):
 
 def test_flow_generates_from_the_noise_it_is_given():
     m = flow()
-    B = FlowBatch(torch.zeros(1, 12).long(), torch.tensor([12]), torch.randn(1, 9, 52), torch.tensor([9]), torch.tensor([[1, 2]]),
-                  torch.tensor([2]), torch.tensor([[6., 6.]]), torch.tensor([0]))
+    B = FlowBatch(torch.zeros(1, 12).long(), torch.tensor([12]), torch.randn(1, 9, 52), torch.tensor([9]),
+        torch.tensor([[1, 2]]), torch.tensor([2]), torch.tensor([[6., 6.]]), torch.tensor([0]))
     noise = torch.randn(1, 12, 52, generator=torch.Generator().manual_seed(3))
     drawn = m.generate(B, generator=torch.Generator().manual_seed(3))
     torch.testing.assert_close(m.generate(B, noise=noise), drawn)
@@ -111,13 +112,14 @@ def test_a_run_of_the_flow_stage_serves_as_nar(voice, tmp_path):
 TEXTS = ["One.", "Two and three.", "A sentence that takes a good while longer than its neighbours to say."]
 
 def close(a, b):
-    "As long, and of the same spectrum: a pitch on the edge of a sixteenth of a hertz may shift the phase of all that follows"
+    "As long, and of the same spectrum: a pitch on the edge of a sixteenth of a hertz may shift all later phase"
     x, y = (stft(torch.from_numpy(c.samples[:len(c)//240*240])[None], 960, 240).abs() for c in (a, b))
     return len(a) == len(b) and (x-y).abs().mean() < .01*y.mean()
 
 def in_float32(v):
     "A draw then falls the same way in any company"
-    other = v.wearing(v.prompt); other.int8 = other.half = False
+    other = v.wearing(v.prompt)
+    other.int8 = other.half = False
     return other
 
 def test_neighbours_change_nothing(me):
@@ -134,9 +136,11 @@ def test_voices_side_by_side(me, voice):
 
 def test_a_prompt_is_heard_once(me, monkeypatch):
     v, heard, hear = me.wearing(me.prompt), [], FlowNAR.hear
-    monkeypatch.setattr(FlowNAR, "hear", lambda self, prompt, half=False: (heard.append(len(prompt)), hear(self, prompt, half))[1])
+    monkeypatch.setattr(FlowNAR, "hear", lambda self, prompt,
+        half=False: (heard.append(len(prompt)), hear(self, prompt, half))[1])
     once = lambda f: (heard.clear(), f(), sum(n > 0 for n in heard))[-1]
-    assert once(lambda: v.say("It was late. Nobody had heard.")) == 1 and once(lambda: list(v.stream("Hello there.", chunk=.2))) == 0
+    assert once(lambda: v.say("It was late. Nobody had heard.")) == 1
+    assert once(lambda: list(v.stream("Hello there.", chunk=.2))) == 0
     v.half = not v.half
     assert once(lambda: v.say("Hello.")) == 1
     assert once(lambda: v.like(Clip.load(packaged_voice()).cut(2, 4)).say("Hello.")) == 1
@@ -148,8 +152,10 @@ def test_the_packaged_voice_says_the_same_alone_and_side_by_side():
 
 def test_half_the_bits_are_heard_as_little_as_a_tenth_of_a_decibel():
     "bfloat16 where the processor has it: as many frames, and the spectrum that float32 paints"
-    v = Voice.load("ruth", device="cpu"); request = v.request("Good morning.")
+    v = Voice.load("ruth", device="cpu")
+    request = v.request("Good morning.")
     codes, durations = v.predict_coarse(request, Sampling(), torch.Generator().manual_seed(0))
     mel = []
-    for v.half in (False, True): mel.append(v.vocoder.envelope(v.predict_fine(request, codes, durations, seed=1)[1][None])[0])
+    for v.half in (False, True):
+        mel.append(v.vocoder.envelope(v.predict_fine(request, codes, durations, seed=1)[1][None])[0])
     assert mel[0].shape == mel[1].shape and (mel[0]-mel[1]).pow(2).mean().sqrt()*8.686 < .1

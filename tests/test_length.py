@@ -17,7 +17,9 @@ def test_padding_is_not_heard():
     lc = LengthControl("duration_predictor", 16, 4, 8)
     torch.nn.init.normal_(lc.predict.out.weight)
     d = lc(x, n, spk)
-    y = x.clone(); y[1,1:] = 99.; y[2,5:] = -99.
+    y = x.clone()
+    y[1,1:] = 99.
+    y[2,5:] = -99.
     assert torch.allclose(lc(y, n, spk), d, atol=1e-5)
     assert torch.allclose(lc(x[2:,:5], n[2:], spk[2:]), d[2:,:5], atol=1e-5)
 
@@ -28,7 +30,8 @@ def test_durations_stay_finite():
     assert d.isfinite().all() and d.max() <= 4*20.1 and d[0].min() >= 4/20.1
 
 def test_loss_is_about_ratios():
-    a = length_loss(torch.full((1,4), 5.), torch.tensor([40])); b = length_loss(torch.full((1,4), 50.), torch.tensor([400]))
+    a = length_loss(torch.full((1,4), 5.), torch.tensor([40]))
+    b = length_loss(torch.full((1,4), 50.), torch.tensor([400]))
     assert torch.allclose(a, b) and length_loss(torch.full((1,4), 5.), torch.tensor([20])) < 1e-6
 
 def test_token_times_grow_and_fit():

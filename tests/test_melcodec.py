@@ -29,8 +29,9 @@ def codec(reader):
 def store(tmp_path_factory, reader):
     out = tmp_path_factory.mktemp("speech")
     half = len(reader)//2
-    rows = [Utterance(Clip(reader.samples[:half], 24000), "", "a", id="1"), Utterance(Clip(reader.samples[half:], 24000), "", "a", id="2"),
-            Utterance(tone(150, 3), "", "b", id="3"), Utterance(Clip(np.zeros(24000, np.float32)), "", "c", id="4")]
+    rows = [Utterance(Clip(reader.samples[:half], 24000), "", "a", id="1"),
+        Utterance(Clip(reader.samples[half:], 24000), "", "a", id="2"), Utterance(tone(150, 3), "", "b", id="3"),
+        Utterance(Clip(np.zeros(24000, np.float32)), "", "c", id="4")]
     counts = prepare_speech(rows, out, progress=False)
     assert counts == dict(made=3, rejected=1)
     return SpeechStore([out])
@@ -141,12 +142,15 @@ def test_spectral_loss_hears_only_what_there_is():
 def test_vocoder_learns(codec, store):
     torch.manual_seed(0)
     model = MelCodec(MelCodecConfig(dim=64, n_layers=2))
-    model.load_state_dict({k: v for k, v in codec.state_dict().items() if k in ("mean", "basis", "spread")}, strict=False)
+    model.load_state_dict({k: v for k, v in codec.state_dict().items() if k in ("mean", "basis", "spread")},
+        strict=False)
     batch = next(iter(SpeechCrops(store, 2, .64, vary=0.)))
     opt, losses = torch.optim.Adam(model.parameters(), 3e-3), []
     for _ in range(25):
         d, parts = model.loss(batch)
-        opt.zero_grad(); d.backward(); opt.step()
+        opt.zero_grad()
+        d.backward()
+        opt.step()
         losses.append(d.item())
     assert losses[-1] < .95*losses[0] and set(parts) == {"spectral"}
 
@@ -199,15 +203,17 @@ def test_rows_are_json(store):
 
 # ---------------------------------------------------------------- flow
 
-TINY = FlowNARConfig(vocab_size=20, n_bins=32, d_model=32, n_heads=2, n_layers=2, d_ff=64, cond_dim=16, speaker_dim=16, dropout=0.)
+TINY = FlowNARConfig(vocab_size=20, n_bins=32, d_model=32, n_heads=2, n_layers=2, d_ff=64, cond_dim=16, speaker_dim=16,
+    dropout=0.)
 
 def request(T=(30, 20), P=(25, 0)):
     g = torch.Generator().manual_seed(0)
     B, L = len(T), 6
     d = torch.zeros(B, L)
     for row, t in zip(d, T): row[:] = t/L
-    return FlowBatch(torch.randint(32, (B, max(T)), generator=g), torch.tensor(T), torch.randn(B, max(P), 52, generator=g), torch.tensor(P),
-        torch.randint(1, 20, (B, L), generator=g), torch.full((B,), L), d, torch.zeros(B))
+    return FlowBatch(torch.randint(32, (B, max(T)), generator=g), torch.tensor(T),
+        torch.randn(B, max(P), 52, generator=g), torch.tensor(P), torch.randint(1, 20, (B, L), generator=g),
+        torch.full((B,), L), d, torch.zeros(B))
 
 def test_padding_changes_nothing():
     torch.manual_seed(0)
@@ -215,7 +221,8 @@ def test_padding_changes_nothing():
     x, t = torch.randn(2, 30, 52), torch.tensor([.2, .7])
     with torch.no_grad():
         both = m(x, t, m.frames(two, two.codes), two)
-        one = FlowBatch(two.codes[1:, :20], two.n_frames[1:], two.prompt[1:, :0], two.prompt_len[1:], two.text[1:], two.text_len[1:], two.durations[1:], two.start[1:])
+        one = FlowBatch(two.codes[1:, :20], two.n_frames[1:], two.prompt[1:, :0], two.prompt_len[1:], two.text[1:],
+            two.text_len[1:], two.durations[1:], two.start[1:])
         alone = m(x[1:, :20], t[1:], m.frames(one, one.codes), one)
     assert (both[1, :20]-alone[0]).abs().max() < 1e-4
 
@@ -257,7 +264,9 @@ def test_flow_learns_what_book0_says():
         b.codes = torch.randint(2, (8, 24))
         b.latents = places[b.codes]+.1*torch.randn(8, 24, 52)
         loss, parts = m.train().loss(b)
-        opt.zero_grad(); loss.backward(); opt.step()
+        opt.zero_grad()
+        loss.backward()
+        opt.step()
     b = request((24,)*2, (0,)*2)
     b.codes = torch.tensor([[0]*12+[1]*12]*2)
     z = m.eval().generate(b, guidance=1., generator=torch.Generator().manual_seed(0))
@@ -277,7 +286,8 @@ def test_disguise_moves_pitch_and_formants_alone(codec, reader):
     up = disguise(codec, z, warp_matrix(np.array([.9])), torch.zeros(1, 80), torch.tensor([.5]))
     assert torch.allclose(up[..., 48:50]-z[..., 48:50], torch.full_like(z[..., 48:50], .5/PITCH_SPREAD), atol=1e-4)
     bands = torch.arange(80.)
-    middle = lambda y: (codec.envelope(y)[0].exp().mean((0, 1))*bands).sum()/codec.envelope(y)[0].exp().mean((0, 1)).sum()
+    middle = lambda y: (codec.envelope(y)[0].exp().mean((0, 1))*bands).sum()/codec.envelope(y)[0].exp().mean((0,
+        1)).sum()
     assert middle(up) > middle(z)
 
 def test_batches_of_the_loader(store, codec):
@@ -289,7 +299,9 @@ def test_batches_of_the_loader(store, codec):
     loss, _ = m.loss(b)
     assert torch.isfinite(loss)
 
-def small_flow(): return FlowNAR(FlowNARConfig(vocab_size=64, d_model=32, n_heads=2, n_layers=1, d_ff=64, cond_dim=16, speaker_dim=16)).eval()
+def small_flow():
+    return FlowNAR(FlowNARConfig(vocab_size=64, d_model=32, n_heads=2, n_layers=1, d_ff=64, cond_dim=16,
+        speaker_dim=16)).eval()
 
 def test_repaint_begins_where_it_is_told(store, codec):
     "From the latents themselves nothing is painted; from near noise, all but pitch and voicing"
@@ -303,8 +315,10 @@ def test_repaint_begins_where_it_is_told(store, codec):
 def test_retold_crops_are_sound_beside_what_the_flow_makes_of_it(store, codec, share):
     crops = RetoldCrops(store, codec, small_flow(), batch=3, seconds=.5, share=share)
     b, again = crops[2], crops[2]
-    assert torch.equal(b.latents, again.latents) and torch.equal(b.wav, again.wav) and b.wav.shape[1] == b.latents.shape[1]*480
-    own = codec.latents(b.wav, b.pitch)[:, 2:-2]              # the windows of the spectrum reach beyond a crop at its edges
+    assert torch.equal(b.latents, again.latents) and torch.equal(b.wav, again.wav)
+    assert b.wav.shape[1] == b.latents.shape[1]*480
+    # the windows of the spectrum reach beyond a crop at its edges
+    own = codec.latents(b.wav, b.pitch)[:, 2:-2]
     assert torch.allclose(b.latents[:, 2:-2], own, atol=1e-3) == (share == 0)
     assert b.to("cpu").latents is not None
 
@@ -342,9 +356,11 @@ def flat(tmp_path_factory, reader):
 
 def config(flat, *more):
     from harmonica.config import load_config
-    small = ["model.mel.dim=32", "model.mel.n_layers=1", "model.mel.n_bins=16", "model.flow.d_model=32", "model.flow.n_heads=2", "model.flow.n_layers=1",
-        "model.flow.d_ff=32", "model.flow.cond_dim=16", "model.flow.speaker_dim=16", "training.batch_size=2", "training.batch_frames=200", "training.max_steps=3",
-        "training.grad_accum_steps=1", "training.valid_every=2", "training.warmup_steps=1", "data.crop_seconds=.5", "data.prompt_seconds=[.4, .8]", "data.target_seconds=[.5, 1]"]
+    small = ["model.mel.dim=32", "model.mel.n_layers=1", "model.mel.n_bins=16", "model.flow.d_model=32",
+        "model.flow.n_heads=2", "model.flow.n_layers=1", "model.flow.d_ff=32", "model.flow.cond_dim=16",
+        "model.flow.speaker_dim=16", "training.batch_size=2", "training.batch_frames=200", "training.max_steps=3",
+        "training.grad_accum_steps=1", "training.valid_every=2", "training.warmup_steps=1", "data.crop_seconds=.5",
+        "data.prompt_seconds=[.4, .8]", "data.target_seconds=[.5, 1]"]
     where = [f"data.speech_dir={flat/'laid'}", f"data.speech_valid_dir={flat/'laid'}"]
     return load_config("config", [*small, *where, *more])
 
@@ -361,10 +377,13 @@ def test_train_mel_stops_and_goes_on(flat, tmp_path, critics):
     from harmonica.recipes import train
     whole = train("mel", config(flat, f"training.critics={critics}"), tmp_path/"whole", "cpu", progress=False)
     with pytest.raises(KeyboardInterrupt):
-        train("mel", config(flat, f"training.critics={critics}"), tmp_path/"run", "cpu", callbacks=[StopAt2()], progress=False)
-    again = train("mel", config(flat, f"training.critics={critics}"), tmp_path/"run", "cpu", resume=True, progress=False)
+        train("mel", config(flat, f"training.critics={critics}"), tmp_path/"run", "cpu", callbacks=[StopAt2()],
+            progress=False)
+    again = train("mel", config(flat, f"training.critics={critics}"), tmp_path/"run", "cpu", resume=True,
+        progress=False)
     assert again.step == 3
-    for (k, a), b in zip(whole.model.state_dict().items(), again.model.state_dict().values()): assert torch.equal(a, b), k
+    for (k, a), b in zip(whole.model.state_dict().items(), again.model.state_dict().values()):
+        assert torch.equal(a, b), k
     codec = load_codec(tmp_path/"run"/"mel.safetensors")
     assert codec.name == "mel" and codec.spread.std() > 0
 
@@ -379,17 +398,19 @@ def test_train_flow(flat, tmp_path):
     told = config(flat, f"data.flow={tmp_path/'flow'/'flow.safetensors'}")
     with pytest.raises(ValueError, match="without --init"): train("mel", told, tmp_path/"no", "cpu", progress=False)
     again = train("mel", told, tmp_path/"mel2", "cpu", init=tmp_path/"mel"/"mel.safetensors", progress=False)
-    assert again.step == 3 and load_codec(tmp_path/"mel2"/"mel.safetensors").hash == load_codec(tmp_path/"mel"/"mel.safetensors").hash
+    assert again.step == 3
+    assert load_codec(tmp_path/"mel2"/"mel.safetensors").hash == load_codec(tmp_path/"mel"/"mel.safetensors").hash
     with pytest.raises(ValueError, match="give the file that stage mel made"):
         train("flow", config(flat, "data.codec=micro"), tmp_path/"no", "cpu", progress=False)
 
 def test_speech_dir_is_asked_for(tmp_path):
     from harmonica.config import load_config
     from harmonica.recipes import train
-    with pytest.raises(ValueError, match="data.speech_dir is not set"): train("mel", load_config("config"), tmp_path, "cpu", progress=False)
+    with pytest.raises(ValueError, match="data.speech_dir is not set"):
+        train("mel", load_config("config"), tmp_path, "cpu", progress=False)
 
 def test_the_packaged_vocoder_has_learned(reader):
-    "Nearer to a recording of a speaker held out than the same latents without training, and pitch and envelope come back"
+    "Nearer to a recording of a speaker held out than latents without training, and pitch and envelope come back"
     mel = load_codec("mel")
     plain = MelCodec(mel.cfg).eval()
     plain.load_state_dict({k: v for k, v in mel.state_dict().items() if k in ("mean", "basis", "spread")}, strict=False)

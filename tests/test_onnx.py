@@ -11,11 +11,14 @@ from harmonica.export import draw_graph, export_onnx, fewest_bytes
 from harmonica.flow import FlowBatch
 from harmonica.infer import LEAD, TAIL, Sampling, sound_fault
 from harmonica.sample import probabilities, sample
-onnx = pytest.importorskip("onnx"); pytest.importorskip("onnxscript"); pytest.importorskip("onnxruntime")
+onnx = pytest.importorskip("onnx")
+pytest.importorskip("onnxscript")
+pytest.importorskip("onnxruntime")
 
 EXAMPLE = Path(__file__).resolve().parents[1]/"examples/speak_onnx.py"
 spec = importlib.util.spec_from_file_location("speak_onnx", EXAMPLE)
-speak = importlib.util.module_from_spec(spec); spec.loader.exec_module(speak)
+speak = importlib.util.module_from_spec(spec)
+spec.loader.exec_module(speak)
 SENTENCES = "Good morning.", "She put down her book, and listened to the wind outside."
 
 class Dice:
@@ -25,7 +28,8 @@ class Dice:
 
 @pytest.fixture(scope="module")
 def voice():
-    v = Voice.load(device="cpu").ready(); v.int8 = v.half = False
+    v = Voice.load(device="cpu").ready()
+    v.int8 = v.half = False
     return v
 
 @pytest.fixture(scope="module")
@@ -47,7 +51,8 @@ def test_scores_of_every_step(voice, speaker, text, frames):
     request = Batch.of([ids(voice, text)[1].text[0]], [voice.prompt.codes[:,:frames]])
     context = voice.ar.encode(request, 1.1)
     low, high = voice.ar.frame_bounds(context)
-    scores, encoded, durations, bounds, *past = speaker.run("ar_read", request.text.numpy(), request.prompt.numpy(), np.float32(1.1))
+    scores, encoded, durations, bounds, *past = speaker.run("ar_read", request.text.numpy(), request.prompt.numpy(),
+        np.float32(1.1))
     assert bounds.tolist() == [int(low), int(high)]
     assert np.abs(durations-context.durations.numpy()).max() < 1e-3
     g, steps = torch.Generator().manual_seed(0), 12
@@ -63,9 +68,11 @@ def test_scores_of_every_step(voice, speaker, text, frames):
 @torch.no_grad()
 def test_a_look_of_the_flow(voice, speaker, T, P, L):
     "One Euler step with guidance, within 2e-3 of torch's"
-    g = torch.Generator().manual_seed(T); c = voice.nar.cfg
+    g = torch.Generator().manual_seed(T)
+    c = voice.nar.cfg
     text, durations = torch.randint(1, c.vocab_size, (1, L), generator=g), torch.rand(1, L, generator=g)*2*T/L
-    codes, prompt, x = torch.randint(c.n_bins, (1, T), generator=g), voice.prompt.latents[None,:P], torch.randn(1, T, c.latent_dim, generator=g)
+    codes, prompt, x = torch.randint(c.n_bins, (1, T), generator=g), voice.prompt.latents[None,:P], torch.randn(1, T,
+        c.latent_dim, generator=g)
     n = lambda v: torch.tensor([v])
     batch = FlowBatch(codes, n(T), prompt, n(P), text, n(L), durations, n(0))
     want = x + .3*voice.nar.guided(batch, 2.5)(x, torch.tensor([.4]))
@@ -84,17 +91,22 @@ def test_the_sound_of_latents(voice, speaker, T):
 
 # -- sampling
 
-HOW = [dict(temperature=0), dict(temperature=.2), dict(temperature=.8, top_k=0, top_p=1), dict(temperature=1., top_k=5, top_p=1), dict(temperature=1.3, top_k=0, top_p=.6), dict(temperature=.8, top_p=0.)]
+HOW = [dict(temperature=0), dict(temperature=.2), dict(temperature=.8, top_k=0, top_p=1),
+    dict(temperature=1., top_k=5, top_p=1), dict(temperature=1.3, top_k=0, top_p=.6), dict(temperature=.8, top_p=0.)]
 
 @pytest.mark.parametrize("how", HOW, ids=str)
 def test_numpy_draws_from_the_same_distribution(how):
-    s = torch.randn(20, 300, generator=torch.Generator().manual_seed(1))*3; s[:,7] = float("-inf")
+    s = torch.randn(20, 300, generator=torch.Generator().manual_seed(1))*3
+    s[:,7] = float("-inf")
     how = {"top_k": 50, "top_p": .95, **how}
-    for row in s: assert np.allclose(speak.probabilities(row.numpy(), **how), probabilities(row[None], **how)[0].numpy(), atol=1e-6)
+    for row in s:
+        assert np.allclose(speak.probabilities(row.numpy(), **how), probabilities(row[None], **how)[0].numpy(),
+            atol=1e-6)
 
 @pytest.mark.parametrize("ras", [0, 4])
 def test_the_same_dice_choose_the_same(ras):
-    s = torch.randn(60, 20, generator=torch.Generator().manual_seed(2))*2; s[:,3] += 4
+    s = torch.randn(60, 20, generator=torch.Generator().manual_seed(2))*2
+    s[:,3] += 4
     ours, theirs, numpys, history = [], [], Dice(5), []
     g = torch.Generator().manual_seed(5)
     for row in s:
@@ -146,18 +158,21 @@ def test_it_speaks_where_there_is_no_torch(folder, tmp_path):
     clip = Clip.load(tmp_path/"a.wav")
     assert clip.rate == 24000 and sound_fault(clip, text) is None and 1 < clip.seconds < 5
     assert [s["text"].strip() for s in json.loads((tmp_path/"t.json").read_text())] == ["Good morning.", "It was late."]
-    r = alone(folder, tmp_path/"b.wav", "--tokens", tmp_path/"t.json", "--seed", 3, without=("torch", "harmonica", "soundfile", "scipy", "fastcore"))
+    r = alone(folder, tmp_path/"b.wav", "--tokens", tmp_path/"t.json", "--seed", 3,
+        without=("torch", "harmonica", "soundfile", "scipy", "fastcore"))
     assert r.returncode == 0, r.stderr
     assert (tmp_path/"b.wav").read_bytes() == (tmp_path/"a.wav").read_bytes()
 
 def test_another_voice_by_its_file(voice, folder, tmp_path):
     "A voice saved by torch is heard; one of other models is refused, in one line"
-    ruth = voice.like("ruth"); ruth.save(tmp_path/"ruth.voice")
+    ruth = voice.like("ruth")
+    ruth.save(tmp_path/"ruth.voice")
     got = speak.Speaker(folder, tmp_path/"ruth.voice")
     assert got.prompt[0].tolist() == ruth.prompt.codes.tolist()
     assert np.abs(got.latents[0]-ruth.prompt.latents.numpy()).max() < 1e-6
     strange = (tmp_path/"ruth.voice").read_bytes().replace(voice.codec.hash.encode(), b"0"*len(voice.codec.hash))
-    (tmp_path/"strange.voice").write_bytes(strange); (tmp_path/"none.voice").write_bytes(b"nothing of the kind")
+    (tmp_path/"strange.voice").write_bytes(strange)
+    (tmp_path/"none.voice").write_bytes(b"nothing of the kind")
     for name,why in (("strange", "other models"), ("none", "Voice.save")):
         r = alone(folder, tmp_path/"o.wav", "--text", "Hi.", "--voice", tmp_path/f"{name}.voice")
         assert r.returncode == 1 and why in r.stderr and len(r.stderr.strip().splitlines()) == 1, r.stderr
@@ -196,9 +211,12 @@ def test_torch_speaks_as_before(voice, folder):
 
 def test_refusals(voice, capsys, tmp_path, monkeypatch):
     from harmonica.checkpoint import load_model
-    with pytest.raises(ValueError, match="NAR over books"): export_onnx(Voice(voice.codec, voice.ar, load_model(packaged_weights("nar")), prompt=voice.prompt), tmp_path)
+    with pytest.raises(ValueError, match="NAR over books"):
+        export_onnx(Voice(voice.codec, voice.ar, load_model(packaged_weights("nar")), prompt=voice.prompt), tmp_path)
     (tmp_path/"file").write_text("")
-    for argv,why in (([tmp_path/"x", "--voice", "nobody"], "nobody"), ([tmp_path/"x", "--voice", "ruth", "--reference", "a.wav"], "--voice and --reference"), ([tmp_path/"file"/"x"], "can't be written"), ([], "folder")):
+    for argv,why in (([tmp_path/"x", "--voice", "nobody"], "nobody"),
+        ([tmp_path/"x", "--voice", "ruth", "--reference", "a.wav"], "--voice and --reference"),
+        ([tmp_path/"file"/"x"], "can't be written"), ([], "folder")):
         assert export([str(a) for a in argv]) == 2
         err = capsys.readouterr().err
         assert why in err and len(err.strip().splitlines()) == 1, err

@@ -1,4 +1,4 @@
-"From recordings to codes nothing is lost, mixed up or learned by mistake: each kind of fault that people report, through the commands"
+"From recordings to codes nothing is lost, mixed up or learned by mistake: faults that people report, by the commands"
 import json, signal, subprocess, sys, threading, time
 from pathlib import Path
 import numpy as np
@@ -34,7 +34,8 @@ def ask(capsys, *args, f="preprocess"):
 
 def listed(tmp_path, n=6, **more):
     "A manifest of n recordings by two speakers"
-    rows = [dict(audio=f"{i}.wav", text=f"sentence number {i} here", speaker=f"s{i%2}", id=f"u{i}", **more) for i in range(n)]
+    rows = [dict(audio=f"{i}.wav", text=f"sentence number {i} here", speaker=f"s{i%2}", id=f"u{i}", **more)
+        for i in range(n)]
     for i in range(n): tone(tmp_path/f"{i}.wav", 1.2+.1*i, .02+.005*i)
     return write_list(tmp_path/"m.jsonl", rows), rows
 
@@ -49,8 +50,8 @@ def make(us, out, **kw): return prepare(us, Loud(), out, progress=False, **kw)
 
 # 1. manifests never lose words in silence
 
-@pytest.mark.parametrize("name,text,why", [
-    ("m.csv", 'audio,text\na.wav,"Well, then\nb.wav,Good night.\n', "line 2: a line break inside quotes|line 2: unexpected end of data"),
+@pytest.mark.parametrize("name,text,why", [("m.csv", 'audio,text\na.wav,"Well, then\nb.wav,Good night.\n',
+    "line 2: a line break inside quotes|line 2: unexpected end of data"),
     ("m.csv", 'audio,text\na.wav,"Well" then\n', "line 2"),
     ("m.csv", "audio,text\na.wav,Well, then\n", "line 2 has 3 fields, the header 2"),
     ("m.csv", "audio,text,speaker\na.wav,Well\n", "line 2 has 2 fields"),
@@ -69,7 +70,8 @@ def test_a_list_that_would_lose_words_is_refused_with_its_line(tmp_path, name, t
 
 
 def test_quotes_in_tsv_are_speech_unless_they_are_a_pair(tmp_path):
-    (tmp_path/"m.tsv").write_text('\ufeff Audio \tTEXT\na.wav\t"Well, then\nb.wav\t"He said ""no""."\nc.wav\tsay "hi" now\n')
+    (tmp_path/"m.tsv").write_text(
+        '\ufeff Audio \tTEXT\na.wav\t"Well, then\nb.wav\t"He said ""no""."\nc.wav\tsay "hi" now\n')
     assert [u.text for u in manifest(tmp_path/"m.tsv")] == ['"Well, then', 'He said "no".', 'say "hi" now']
 
 
@@ -86,7 +88,8 @@ def test_a_second_run_makes_anew_what_changed(tmp_path):
     assert (again["made"], again["kept"], again["changed"]) == (0, 3, 3) and again["splits"] == dict(train=5, valid=1)
     ds = CodesDataset(tmp_path/"c", None)
     new = {ds.id(i): ds[i] for i in range(len(ds))}
-    assert len(new) == 6 and new["u0"]["text"] == "another sentence now" and new["u2"]["seconds"] == pytest.approx(2., abs=.3)
+    assert len(new) == 6 and new["u0"]["text"] == "another sentence now"
+    assert new["u2"]["seconds"] == pytest.approx(2., abs=.3)
     assert make(manifest(path), tmp_path/"c")["kept"] == 6
 
 
@@ -105,7 +108,8 @@ def test_two_lists_that_name_another_recording_alike_are_not_mixed(tmp_path):
         tone(tmp_path/who/"001.wav", 1.3, pitch)
         write_list(tmp_path/who/"m.jsonl", [dict(audio="001.wav", text=f"this is what {who} said")])
     make(manifest(tmp_path/"ann/m.jsonl"), tmp_path/"c")
-    with pytest.raises(ValueError, match="'001' is one recording .* another one here"): make(manifest(tmp_path/"bob/m.jsonl"), tmp_path/"c")
+    with pytest.raises(ValueError, match="'001' is one recording .* another one here"):
+        make(manifest(tmp_path/"bob/m.jsonl"), tmp_path/"c")
     assert [CodesDataset(tmp_path/"c")[0]["speaker"]] == ["ann"]
 
 
@@ -119,8 +123,10 @@ def test_a_corpus_that_moved_is_still_known(tmp_path):
 # 4. held out is held out
 
 def test_names_of_splits(tmp_path):
-    assert [split_of(n) for n in ("validation", "dev-clean", "val", "Train", "test_other", "VALID", "x")] == ["valid", "valid", "valid", "train", "test", "valid", None]
-    write_list(tmp_path/"m.jsonl", [dict(audio="a.wav", text="x", split=s) for s in ("validation", "dev", "val", "Train")])
+    assert [split_of(n) for n in ("validation", "dev-clean", "val", "Train", "test_other", "VALID", "x")] == ["valid",
+        "valid", "valid", "train", "test", "valid", None]
+    write_list(tmp_path/"m.jsonl", [dict(audio="a.wav", text="x", split=s)
+        for s in ("validation", "dev", "val", "Train")])
     assert [u.split for u in manifest(tmp_path/"m.jsonl")] == ["valid"]*3+["train"]
 
 
@@ -129,7 +135,8 @@ def test_parquet_files_say_their_split_and_few_speakers_are_dealt_by_sentence(tm
     import pyarrow.parquet as pq
     sound = tone(tmp_path/"a.flac").read_bytes()
     for name in ("train-00000-of-00001", "validation-00000-of-00001"):
-        rows = dict(audio=[dict(bytes=sound, path=f"{name[:3]}{i}.flac") for i in range(40)], text=[f"{name} {i}" for i in range(40)], speaker_id=[f"s{i%4}" for i in range(40)])
+        rows = dict(audio=[dict(bytes=sound, path=f"{name[:3]}{i}.flac") for i in range(40)],
+            text=[f"{name} {i}" for i in range(40)], speaker_id=[f"s{i%4}" for i in range(40)])
         (tmp_path/"d").mkdir(exist_ok=True)
         pq.write_table(pa.table(rows), tmp_path/"d"/f"{name}.parquet")
     assert [u.split for u in hf(tmp_path/"d")] == ["train"]*40+["valid"]*40
@@ -150,7 +157,8 @@ def test_fine_tuning_learns_no_reading_of_a_held_out_sentence(tmp_path):
 
 def test_a_neighbour_that_looks_is_no_writer(tmp_path):
     path, _ = listed(tmp_path)
-    looks = FileLock(writable(tmp_path/"c")/".part-000-of-001.lock", thread_local=False)    # for an instant, whether anybody writes
+    # for an instant, whether anybody writes
+    looks = FileLock(writable(tmp_path/"c")/".part-000-of-001.lock", thread_local=False)
     looks.acquire()
     threading.Timer(.5, looks.release).start()
     assert sum(make(manifest(path), tmp_path/"c", shard=(i, 2))["made"] for i in range(2)) == 6
@@ -186,8 +194,9 @@ def test_one_bad_text_rejects_one_recording(tmp_path):
 
 def test_bad_rows_are_rejected_by_name(tmp_path):
     _, rows = listed(tmp_path, 2)
-    bad = [dict(rows[0], id="none", audio=None), dict(rows[0], id="number", audio=7), dict(rows[0], id="words", text=["a", "b"]), dict(rows[0], id="half", text="\ud83d!"),
-           dict(rows[0], id="nul", audio="a\0b.wav")]
+    bad = [dict(rows[0], id="none", audio=None), dict(rows[0], id="number", audio=7),
+        dict(rows[0], id="words", text=["a", "b"]), dict(rows[0], id="half", text="\ud83d!"),
+        dict(rows[0], id="nul", audio="a\0b.wav")]
     write_list(tmp_path/"m.jsonl", rows+bad)
     assert make(manifest(tmp_path/"m.jsonl"), tmp_path/"c")["made"] == 2
     assert set(rejected(tmp_path/"c")) == {"none", "number", "words", "half", "nul"}
@@ -199,14 +208,16 @@ def test_short_rows_and_blank_lines_of_published_tables(tmp_path):
     assert [bool(u.problem) for u in us] == [False, True] and "2 fields" in us[1].problem
     (tmp_path/"mine/wavs").mkdir(parents=True)
     (tmp_path/"mine/metadata.csv").write_text("a.wav|One|One\n\nb|Two|Two\n")
-    assert [(u.id, u.speaker, u.audio.name) for u in ljspeech(tmp_path/"mine", valid=0)] == [("a", "mine", "a.wav"), ("b", "mine", "b.wav")]
+    assert [(u.id, u.speaker, u.audio.name) for u in ljspeech(tmp_path/"mine", valid=0)] == [("a", "mine", "a.wav"),
+        ("b", "mine", "b.wav")]
 
 
 def test_a_null_in_parquet_is_one_utterance_less(tmp_path):
     import pyarrow as pa
     import pyarrow.parquet as pq
     sound = tone(tmp_path/"a.flac").read_bytes()
-    pq.write_table(pa.table(dict(audio=[dict(bytes=sound, path="a.flac"), None], text=["hello there", None])), tmp_path/"x.parquet")
+    pq.write_table(pa.table(dict(audio=[dict(bytes=sound, path="a.flac"), None], text=["hello there", None])),
+        tmp_path/"x.parquet")
     us = list(hf(tmp_path/"x.parquet"))
     assert [bool(u.problem) for u in us] == [False, True] and us[1].text == ""
     (tmp_path/"bad.parquet").write_bytes(b"PAR1 not really")
@@ -255,12 +266,14 @@ def test_ctrl_c_keeps_what_was_encoded(tmp_path):
 
 def test_a_folder_is_enough_and_a_dry_run_writes_nothing(tmp_path, capsys):
     for i in range(3): tone(tmp_path/"me"/f"{i}.wav", 1.2+.1*i)
-    for i,words in enumerate(("the sea is calm tonight", "the moon lies fair", "")): (tmp_path/"me"/f"{i}.txt").write_text(words)
+    for i,words in enumerate(("the sea is calm tonight", "the moon lies fair", "")):
+        (tmp_path/"me"/f"{i}.txt").write_text(words)
     code, out, err = ask(capsys, tmp_path/"me", "--check")
     assert code == 0 and ": folder" in out and "2: no text" in out and "2 usable" in out and "train 2" in out
     assert [p.name for p in tmp_path.iterdir()] == ["me"]
     code, out, err = ask(capsys, tmp_path/"me", "--device", "cpu")
-    assert code == 0 and "2 made" in out and "1 rejected" in out and "train 2" in out and "--report" in out and (tmp_path/"me-codes/card.json").exists(), err
+    assert code == 0 and "2 made" in out and "1 rejected" in out and "train 2" in out and "--report" in out and (
+        tmp_path/"me-codes/card.json").exists(), err
 
 
 def test_nothing_usable_is_an_error(tmp_path, capsys):
@@ -271,8 +284,9 @@ def test_nothing_usable_is_an_error(tmp_path, capsys):
         assert code == 2 and err.strip().splitlines()[-1].startswith("harmonica-preprocess: ")
 
 
-@pytest.mark.parametrize("files,what", [(["LJSpeech-1.1/metadata.csv", "LJSpeech-1.1/wavs/a.wav"], "ljspeech"), (["wav48_silence_trimmed/p1/x"], "vctk"),
-    (["LibriSpeech/dev-clean/1/2/1-2.trans.txt"], "librispeech"), (["train-clean-100/1/2/a.normalized.txt"], "libritts"), (["clips/a.mp3", "train.tsv"], "commonvoice"),
+@pytest.mark.parametrize("files,what", [(["LJSpeech-1.1/metadata.csv", "LJSpeech-1.1/wavs/a.wav"], "ljspeech"),
+    (["wav48_silence_trimmed/p1/x"], "vctk"), (["LibriSpeech/dev-clean/1/2/1-2.trans.txt"], "librispeech"),
+    (["train-clean-100/1/2/a.normalized.txt"], "libritts"), (["clips/a.mp3", "train.tsv"], "commonvoice"),
     (["manifest.csv"], "manifest"), (["data/train-0.parquet"], "hf"), (["a.wav", "a.txt"], "folder")])
 def test_layouts_are_recognised(tmp_path, files, what):
     for f in files:
@@ -287,6 +301,8 @@ def test_datatrove_runs_two_workers(tmp_path):
     executor = pytest.importorskip("datatrove.executor")
     path, _ = listed(tmp_path, 8)
     step = part_of(lambda: corpus(str(path)), Loud(), tmp_path/"c")
-    executor.LocalPipelineExecutor([step], tasks=2, workers=2, logging_dir=str(tmp_path/"log"), start_method="forkserver").run()
-    assert len(cached_ids(tmp_path/"c")) == 8 and {f.name[:10] for f in (tmp_path/"c").glob("*.arrow")} == {"000-of-002", "001-of-002"}
+    executor.LocalPipelineExecutor([step], tasks=2, workers=2, logging_dir=str(tmp_path/"log"),
+        start_method="forkserver").run()
+    assert len(cached_ids(tmp_path/"c")) == 8
+    assert {f.name[:10] for f in (tmp_path/"c").glob("*.arrow")} == {"000-of-002", "001-of-002"}
     assert make(corpus(str(path)), tmp_path/"c")["kept"] == 8

@@ -30,10 +30,12 @@ for i,(name,v) in enumerate(list(packaged_voices().items())[:3]):
         (home/"txt"/who/f"{who}_{n:03d}.txt").write_text(v["text"])''',
     "harmonica-train": '''import sys
 from harmonica.cli import train
-small = "training.max_steps=1 training.valid_every=0 training.warmup_steps=0 training.ema=0 model.ar.n_layers=1 model.nar.n_layers=1 training.grad_accum_steps=1 training.batch_size=2 training.batch_frames=0 stages={}"
-sys.exit(train([*sys.argv[1:], "--device", "cpu", "--quiet", *small.split()]))''',
+small = dict(max_steps=1, valid_every=0, warmup_steps=0, ema=0, grad_accum_steps=1, batch_size=2, batch_frames=0)
+sys.exit(train([*sys.argv[1:], "--device", "cpu", "--quiet", "model.ar.n_layers=1", "model.nar.n_layers=1",
+    *(f"training.{k}={v}" for k,v in small.items()), "stages={}"]))''',
     "harmonica-serve": '''import subprocess, sys, time, urllib.request
-p = subprocess.Popen([sys.executable, "-c", "import sys; from harmonica.serve import serve; sys.exit(serve(sys.argv[1:]))", *sys.argv[1:], "--port", "PORT"])
+start = "import sys; from harmonica.serve import serve; sys.exit(serve(sys.argv[1:]))"
+p = subprocess.Popen([sys.executable, "-c", start, *sys.argv[1:], "--port", "PORT"])
 try:
     for _ in range(600):
         assert p.poll() is None
@@ -46,15 +48,21 @@ finally: p.terminate(); p.wait()'''})
 def place(tmp_path_factory):
     "An empty folder with me.wav in it, and the commands on the path"
     import socket
-    with socket.socket() as s: s.bind(("127.0.0.1", 0)); port = s.getsockname()[1]
-    home = tmp_path_factory.mktemp("readme"); bin = home/"bin"; bin.mkdir()
+    with socket.socket() as s:
+        s.bind(("127.0.0.1", 0))
+        port = s.getsockname()[1]
+    home = tmp_path_factory.mktemp("readme")
+    bin = home/"bin"
+    bin.mkdir()
     Clip.load(packaged_voice("otis")).save(home/"me.wav")
-    real = {f"harmonica-{c}": f"import sys; from harmonica.cli import {c}; sys.exit({c}(sys.argv[1:]))" for c in ("preprocess", "synthesize", "evaluate")}
+    real = {f"harmonica-{c}": f"import sys; from harmonica.cli import {c}; sys.exit({c}(sys.argv[1:]))"
+        for c in ("preprocess", "synthesize", "evaluate")}
     for name,code in {**real, **STANDINS}.items():
         f = bin/name
         f.write_text(f"#!{sys.executable}\n" + code.replace("ROOT", str(ROOT)).replace("PORT", str(port)))
         f.chmod(f.stat().st_mode | stat.S_IXUSR)
-    env = {**os.environ, "PATH": f"{bin}:{os.environ['PATH']}", "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1", "MPLBACKEND": "agg"}
+    env = {**os.environ, "PATH": f"{bin}:{os.environ['PATH']}", "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1",
+        "MPLBACKEND": "agg"}
     return home, env
 
 def test_blocks_of_python(place):
@@ -67,7 +75,8 @@ def test_blocks_of_python(place):
 @pytest.mark.parametrize("i", [i for i,(kind,_) in enumerate(BLOCKS) if kind == "bash"])
 def test_blocks_of_the_shell(place, i):
     home, env = place
-    r = subprocess.run(["bash", "-euo", "pipefail", "-c", BLOCKS[i][1]], cwd=home, env=env, capture_output=True, text=True)
+    r = subprocess.run(["bash", "-euo", "pipefail", "-c", BLOCKS[i][1]], cwd=home, env=env, capture_output=True,
+        text=True)
     assert r.returncode == 0, r.stdout + r.stderr
 
 def test_one_s_own_model_spoke_and_was_judged(place):

@@ -7,11 +7,13 @@ ROOT = Path(__file__).resolve().parents[1]
 NBS = sorted((ROOT/"nbs").glob("[0-9][0-9]_*.ipynb"))
 MODULES = sorted((ROOT/"harmonica").glob("[a-z]*.py"))
 
-def cells(nb, kind): return ["".join(c["source"]) for c in json.loads(nb.read_text(encoding="utf-8"))["cells"] if c["cell_type"] == kind]
+def cells(nb, kind):
+    return ["".join(c["source"]) for c in json.loads(nb.read_text(encoding="utf-8"))["cells"] if c["cell_type"] == kind]
 
 def exported(nb):
     "Lines of each exported cell, imports and blank lines left out"
-    code = [[l for l in s.split("\n") if l.strip() and not l.startswith("#|")] for s in cells(nb, "code") if re.search(r"^#\|\s*export", s, re.M)]
+    code = [[l for l in s.split("\n") if l.strip() and not l.startswith("#|")]
+        for s in cells(nb, "code") if re.search(r"^#\|\s*export", s, re.M)]
     return [c for c in code if not all(l.startswith(("import ", "from ")) for l in c)]
 
 def shape(nb):
@@ -25,17 +27,20 @@ def functions(path):
     for node in ast.walk(ast.parse(path.read_text())):
         if not isinstance(node, ast.FunctionDef): continue
         if any("command" == getattr(d, "id", None) for d in node.decorator_list): continue
-        a, body = node.args, node.body[isinstance(node.body[0], ast.Expr) and isinstance(node.body[0].value, ast.Constant):]
+        a, body = node.args, node.body[isinstance(node.body[0], ast.Expr)
+            and isinstance(node.body[0].value, ast.Constant):]
         args = [x.arg for x in a.posonlyargs+a.args+a.kwonlyargs if x.arg not in ("self", "cls")]
         public = not node.name.startswith("_") or node.name == "__init__"
-        yield f"{path.stem}.{node.name}:{node.lineno}", len(args)*public, body[-1].end_lineno-body[0].lineno+1 if body else 0
+        yield f"{path.stem}.{node.name}:{node.lineno}", len(args)*public, body[-1].end_lineno-body[
+            0].lineno+1 if body else 0
 
 def private_imports(path):
     "Names with an underscore that a file takes from another; nbdev's index of names is made for others"
     out = set()
     for node in ast.walk(ast.parse(path.read_text())):
         if isinstance(node, ast.ImportFrom) and (node.level or (node.module or "").startswith("harmonica")):
-            out |= {f"{path.name}: {(node.module or '').split('.')[-1]}.{a.name}" for a in node.names if a.name.startswith("_") and not a.name.startswith("__") and a.name != "_modidx"}
+            out |= {f"{path.name}: {(node.module or '').split('.')[-1]}.{a.name}"
+                for a in node.names if a.name.startswith("_") and not a.name.startswith("__") and a.name != "_modidx"}
     return out
 
 # -- checks

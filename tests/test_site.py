@@ -1,4 +1,4 @@
-"The site: signatures as they are written, code that teaches, plots that can be read, Colab, and the wheel that people install"
+"The site: signatures as they are written, code that teaches, plots that can be read, Colab, and the wheel"
 import base64, inspect, json, re, shutil, struct, subprocess, sys, zipfile
 from dataclasses import fields, is_dataclass
 from importlib import import_module
@@ -12,7 +12,8 @@ from test_house import INSTALL, NBS, ROOT, canon, cells, each, ini, names
 
 # -- signatures
 
-PUBLIC = [(m, n.removeprefix(f"{m}.")) for m,syms in SYMBOLS.items() for n in syms if not re.search(r"\._(?!_init__)", n)]
+PUBLIC = [(m, n.removeprefix(f"{m}.")) for m,syms in SYMBOLS.items()
+    for n in syms if not re.search(r"\._(?!_init__)", n)]
 
 def named(module, name):
     found = import_module(module)
@@ -34,9 +35,15 @@ def test_signatures_are_as_they_were_written(module):
 
 def test_comments_of_a_dataclass_and_stacked_decorators_are_shown_by_a_page():
     "As nbdev makes it for Quarto and for the preview: the notebook itself defines what is shown"
-    code = "import json, os; from fastcore.nbio import read_nb; from nbdev.processors import FilterDefaults; nb = read_nb('nbs/46_align.ipynb'); " \
-        "FilterDefaults()(nb); print(json.dumps([''.join(d) for c in nb.cells for o in c.get('outputs', []) if (d := o.get('data', {}).get('text/markdown'))]))"
-    made = subprocess.run([sys.executable, "-c", code], cwd=ROOT, env={**__import__("os").environ, "PYTHONPATH": "tests", "OMP_NUM_THREADS": "1"}, capture_output=True, text=True)
+    code = """import json
+from fastcore.nbio import read_nb
+from nbdev.processors import FilterDefaults
+nb = read_nb("nbs/46_align.ipynb")
+FilterDefaults()(nb)
+shown = [o.get("data", {}).get("text/markdown") for c in nb.cells for o in c.get("outputs", [])]
+print(json.dumps(["".join(d) for d in shown if d]))"""
+    made = subprocess.run([sys.executable, "-c", code], cwd=ROOT,
+        env={**__import__("os").environ, "PYTHONPATH": "tests", "OMP_NUM_THREADS": "1"}, capture_output=True, text=True)
     assert made.returncode == 0, made.stderr[-2000:]
     shown = "\n".join(json.loads(made.stdout.splitlines()[-1]))
     assert "hop:Size=480          # Samples a frame: 50 frames a second" in shown
@@ -45,7 +52,8 @@ def test_comments_of_a_dataclass_and_stacked_decorators_are_shown_by_a_page():
 
 def test_the_site_is_told_so():
     assert tomllib.loads((ROOT/"pyproject.toml").read_text())["tool"]["nbdev"]["renderer"] == "pages.Written"
-    assert tomllib.loads((ROOT/"pyproject.toml").read_text())["tool"]["nbdev"]["doc_procs"].split() == ["pages:Once", "pages:Described"]
+    assert tomllib.loads((ROOT/"pyproject.toml").read_text())["tool"]["nbdev"]["doc_procs"].split() == ["pages:Once",
+        "pages:Described"]
     assert "PYTHONPATH=tests" in re.search(r"^docs:.*\n(.*)", (ROOT/"Makefile").read_text(), re.M)[1]
 
 def test_a_name_that_two_rooms_have_is_shown_from_its_own():
@@ -54,16 +62,20 @@ def test_a_name_that_two_rooms_have_is_shown_from_its_own():
 
 # -- code that teaches
 
-@pytest.mark.parametrize("nb, taught", {"00_codec": "RVQ encode decode learn nearest", "25_blocks": "KVCache Attention Block Transformer rotate forward",
-    "30_ar": "AR encode logits targets loss stream", "40_nar": "NAR encode forward logits generate", "41_flow": "FlowNAR velocity forward loss generate"}.items())
+@pytest.mark.parametrize("nb, taught", {"00_codec": "RVQ encode decode learn nearest",
+    "25_blocks": "KVCache Attention Block Transformer rotate forward", "30_ar": "AR encode logits targets loss stream",
+    "40_nar": "NAR encode forward logits generate", "41_flow": "FlowNAR velocity forward loss generate"}.items())
 def test_code_that_teaches_is_shown(nb, taught):
     shown = "\n".join(s for s in cells(ROOT/f"nbs/{nb}.ipynb") if re.match(r"#\|\s*exports\b", s))
     assert set(taught.split()) <= set(re.findall(r"^(?:class|def) (\w+)", shown, re.M))
 
 def test_what_is_shown_as_code_is_not_shown_as_a_signature_too():
     from fastcore.nbio import dict2nb
-    doc = lambda: dict(cell_type="code", metadata={}, source="show_doc(f)", outputs=[dict(output_type="display_data", metadata={}, data={"text/markdown": ["### f\n\n", "```python\ndef f(x)\n```\n\n*Why*"]})])
-    code = dict(cell_type="code", metadata={}, source='#| code-fold: show\n#| code-summary: "Exported source"\ndef f(x): pass', outputs=[])
+    doc = lambda: dict(cell_type="code", metadata={}, source="show_doc(f)",
+        outputs=[dict(output_type="display_data", metadata={},
+        data={"text/markdown": ["### f\n\n", "```python\ndef f(x)\n```\n\n*Why*"]})])
+    code = dict(cell_type="code", metadata={},
+        source='#| code-fold: show\n#| code-summary: "Exported source"\ndef f(x): pass', outputs=[])
     nb = dict2nb(dict(metadata={}, nbformat=4, nbformat_minor=5, cells=[doc(), code, doc()]))
     Once(nb).begin()
     first, last = ("".join(nb.cells[i].outputs[0]["data"]["text/markdown"]) for i in (0, 2))
@@ -94,7 +106,8 @@ def test_pages_in_the_dark_have_light_letters():
     "Code, printed text and tables take their colours from variables: all of them must change, not only the background"
     from nbconvert import HTMLExporter
     dark = style(HTMLExporter(template_name="lab")).partition("@media (prefers-color-scheme: dark)")[2]
-    for name in ("content-font-color1", "layout-color0", "mirror-editor-keyword-color", "rendermime-table-row-background"):
+    for name in ("content-font-color1", "layout-color0", "mirror-editor-keyword-color",
+        "rendermime-table-row-background"):
         assert f"--jp-{name}:" in dark
 
 @each
@@ -111,8 +124,11 @@ def test_every_picture_has_a_text():
         nb = read_nb(path)
         Described(nb).begin()
         for c in nb.cells:
-            if any("image/png" in o.get("data", {}) for o in c.get("outputs", [])): assert re.match(r'#\| fig-alt: ".{10,}"\n', c.source), f"{path.name}: a picture of which nothing is said"
-    assert last_words("## Heading\n\nEach **further** book,\nsee [RVQ](a.html), takes `a` bite.\n") == "Each further book, see RVQ, takes a bite."
+            if any("image/png" in o.get("data", {}) for o in c.get("outputs", [])):
+                assert re.match(r'#\| fig-alt: ".{10,}"\n',
+                    c.source), f"{path.name}: a picture of which nothing is said"
+    page = "## Heading\n\nEach **further** book,\nsee [RVQ](a.html), takes `a` bite.\n"
+    assert last_words(page) == "Each further book, see RVQ, takes a bite."
 
 def test_what_a_page_may_not_hold_is_found(tmp_path):
     (tmp_path/"a.html").write_text('<a href="b.html">b</a><img src="data:x"><p>(__main__.Clip, x:NoneType=None)</p>')
@@ -124,14 +140,18 @@ def test_notebooks_that_are_named_are_links():
         for s in cells(nb, "markdown"):
             if "colab-badge" in s: continue
             plain = re.sub(r"\[[^\]]*\]\([^)]*\)|```.*?```|`[^`]*(?:nbdev|nbs/|ipynb|pytest)[^`]*`", "", s, flags=re.S)
-            assert not (found := [n for n in names if re.search(rf"\b{re.escape(n)}\b", plain) and re.match(r"\d\d_", n)]), f"{nb.name} names {found} without a link:\n{s}"
+            assert not (found := [n for n in names if re.search(rf"\b{re.escape(n)}\b", plain)
+                and re.match(r"\d\d_", n)]), f"{nb.name} names {found} without a link:\n{s}"
 
 def test_what_is_not_said_again_is_told(tmp_path):
     "`make notebooks-twice` compares the outputs of two runs"
-    cell = lambda i, data: dict(cell_type="code", id=i, source="", outputs=[dict(output_type="display_data", data=data)])
+    cell = lambda i, data: dict(cell_type="code", id=i, source="",
+        outputs=[dict(output_type="display_data", data=data)])
     for n,png in (("a", "x"), ("b", "y")):
-        (tmp_path/n).write_text(json.dumps(dict(cells=[cell("11111111", {"text/plain": ["1\n", "2"]}), cell("22222222", {"image/png": png, "text/plain": "<Figure>"})])))
-    assert differing(tmp_path/"a", tmp_path/"b") == ["22222222 (image/png)"] and not differing(tmp_path/"a", tmp_path/"a")
+        (tmp_path/n).write_text(json.dumps(dict(cells=[cell("11111111", {"text/plain": ["1\n", "2"]}),
+            cell("22222222", {"image/png": png, "text/plain": "<Figure>"})])))
+    assert differing(tmp_path/"a", tmp_path/"b") == ["22222222 (image/png)"]
+    assert not differing(tmp_path/"a", tmp_path/"a")
     assert "tests/twice.py" in (ROOT/"Makefile").read_text()
     weekly = yaml.safe_load((ROOT/".github/workflows/test.yaml").read_text())["jobs"]["twice"]
     assert "schedule" in weekly["if"] and weekly["steps"][-1]["run"].startswith("make notebooks-twice")
@@ -141,37 +161,45 @@ def test_what_is_not_said_again_is_told(tmp_path):
 @each
 def test_opens_in_colab(nb):
     "One badge, and its address names this very file on the branch that is published"
-    told = re.findall(r"\(https://colab\.research\.google\.com/github/([\w-]+)/([\w-]+)/blob/([\w-]+)/(\S+?)\)", "\n".join(cells(nb, "markdown")[:2]))
+    told = re.findall(r"\(https://colab\.research\.google\.com/github/([\w-]+)/([\w-]+)/blob/([\w-]+)/(\S+?)\)",
+        "\n".join(cells(nb, "markdown")[:2]))
     user, repo, branch, path = told[0]
-    assert len(told) == 1 and (user, repo) == (ini["user"], ini["repo"]) and branch == tomllib.loads((ROOT/"pyproject.toml").read_text())["tool"]["nbdev"]["branch"]
+    assert len(told) == 1 and (user, repo) == (ini["user"], ini["repo"])
+    assert branch == tomllib.loads((ROOT/"pyproject.toml").read_text())["tool"]["nbdev"]["branch"]
     assert (ROOT/path).resolve() == nb.resolve()
     first = [s.strip() for s in cells(nb)]
     assert first.index(INSTALL) <= 1, "what installs comes before what imports"
 
 def test_colab_keeps_its_torch():
-    "The installer leaves a package alone that lies in the range: ours begins below what Colab has had since February 2025, and has no end"
+    "An installer leaves a package in the range alone: ours begins below what Colab has had since February 2025"
     from packaging.requirements import Requirement
     torch = next(r for r in map(Requirement, ini["requirements"].split()) if r.name == "torch")
     assert all(torch.specifier.contains(v) for v in ("2.6.0+cu124", "2.8.0+cu126", "2.13.0+cu130", "3.0.0"))
-    assert not any(canon(Requirement(r).name) in ("torchaudio", "torchvision") for r in ini["requirements"].split()), "they would pull in a torch of their own"
+    assert not any(canon(Requirement(r).name) in ("torchaudio", "torchvision")
+        for r in ini["requirements"].split()), "they would pull in a torch of their own"
     job = yaml.safe_load((ROOT/".github/workflows/test.yaml").read_text())["jobs"]["colab"]
     assert job["strategy"]["matrix"]["python"] == ["3.11", "3.12", "3.13"]
     runs = [s["run"] for s in job["steps"] if "run" in s]
     have, before, install, after, speak = runs
     assert "torch<" in have and "torch.__version__" in before and "tee before.txt" in before
-    assert install == "pip install -q ." and after.endswith("| diff - before.txt"), "the torch that was there is the torch that is there afterwards"
+    assert install == "pip install -q ." and after.endswith(
+        "| diff - before.txt"), "the torch that was there is the torch that is there afterwards"
     assert "harmonica-synthesize" in speak and "Studio()" in speak
 
 def test_nbdev_runs_a_notebook(tmp_path):
     "`nbdev_test` by its own command, as the card says: a notebook passes, one with a mistake does not"
-    run = lambda path: subprocess.run([Path(sys.executable).with_name("nbdev-test"), str(path)], cwd=ROOT, capture_output=True, text=True)
+    run = lambda path: subprocess.run([Path(sys.executable).with_name("nbdev-test"), str(path)], cwd=ROOT,
+        capture_output=True, text=True)
     assert (fine := run("nbs/01_phones.ipynb")).returncode == 0, fine.stderr[-2000:]
-    shutil.copytree(ROOT/"nbs", tmp_path/"nbs", ignore=lambda d, fs: [f for f in fs if f not in ("01_phones.ipynb",)], symlinks=True)
+    shutil.copytree(ROOT/"nbs", tmp_path/"nbs", ignore=lambda d, fs: [f for f in fs if f not in ("01_phones.ipynb",)],
+        symlinks=True)
     for f in ("pyproject.toml", "settings.ini"): shutil.copy(ROOT/f, tmp_path)
     nb = json.loads((tmp_path/"nbs/01_phones.ipynb").read_text())
-    nb["cells"].append(dict(cell_type="code", id="0bad0bad", metadata={}, outputs=[], execution_count=None, source=["assert 1 == 2"]))
+    nb["cells"].append(dict(cell_type="code", id="0bad0bad", metadata={}, outputs=[], execution_count=None,
+        source=["assert 1 == 2"]))
     (tmp_path/"nbs/01_phones.ipynb").write_text(json.dumps(nb))
-    wrong = subprocess.run([Path(sys.executable).with_name("nbdev-test"), "nbs/01_phones.ipynb"], cwd=tmp_path, capture_output=True, text=True)
+    wrong = subprocess.run([Path(sys.executable).with_name("nbdev-test"), "nbs/01_phones.ipynb"], cwd=tmp_path,
+        capture_output=True, text=True)
     assert wrong.returncode != 0 and "assert 1 == 2" in wrong.stderr
 
 @pytest.fixture(scope="module")
@@ -179,15 +207,18 @@ def wheel(tmp_path_factory):
     "What `pip install` makes of this tree; without the network, so with the build tools at hand"
     pytest.importorskip("setuptools")
     tree, out = tmp_path_factory.mktemp("tree"), tmp_path_factory.mktemp("wheel")
-    for f in ("setup.py", "settings.ini", "pyproject.toml", "README.md", "LICENSE", "MANIFEST.in"): shutil.copy(ROOT/f, tree)
+    for f in ("setup.py", "settings.ini", "pyproject.toml", "README.md", "LICENSE", "MANIFEST.in"):
+        shutil.copy(ROOT/f, tree)
     shutil.copytree(ROOT/"harmonica", tree/"harmonica", ignore=shutil.ignore_patterns("__pycache__"))
-    made = subprocess.run([sys.executable, "-m", "pip", "wheel", "-q", "--no-deps", "--no-build-isolation", "-w", str(out), str(tree)], capture_output=True, text=True)
+    made = subprocess.run([sys.executable, "-m", "pip", "wheel", "-q", "--no-deps", "--no-build-isolation", "-w",
+        str(out), str(tree)], capture_output=True, text=True)
     assert made.returncode == 0, made.stderr[-2000:]
     return next(out.glob("*.whl"))
 
 def test_the_wheel_has_all_that_speaks(wheel):
     held = {i.filename: i.file_size for i in zipfile.ZipFile(wheel).infolist()}
-    here = {str(p.relative_to(ROOT)): p.stat().st_size for p in (ROOT/"harmonica").rglob("*") if p.is_file() and p.suffix != ".pyc"}
+    here = {str(p.relative_to(ROOT)): p.stat().st_size for p in (ROOT/"harmonica").rglob("*") if p.is_file()
+        and p.suffix != ".pyc"}
     assert {k: v for k,v in held.items() if k.startswith("harmonica/")} == here
     assert sum(p.endswith(".safetensors") for p in held) >= 5 and wheel.stat().st_size < 65e6
     assert wheel.name.startswith(f"harmonica_tts-{ini['version']}-py3-none-any")
@@ -195,7 +226,8 @@ def test_the_wheel_has_all_that_speaks(wheel):
 def test_an_installed_wheel_imports_and_speaks(wheel, tmp_path):
     "From the wheel alone: not a file of this tree is looked at"
     zipfile.ZipFile(wheel).extractall(tmp_path/"site")
-    code = "import harmonica; from harmonica import Voice, Clip; print(harmonica.__file__); c = Voice.load().say('Yes.', retries=0); print(c.rate, c.seconds > .2)"
+    code = ("import harmonica; from harmonica import Voice, Clip; print(harmonica.__file__)\n"
+        "c = Voice.load().say('Yes.', retries=0); print(c.rate, c.seconds > .2)")
     env = {**__import__("os").environ, "PYTHONPATH": str(tmp_path/"site"), "OMP_NUM_THREADS": "1"}
     out = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, env=env, capture_output=True, text=True)
     assert out.returncode == 0, out.stderr[-2000:]
@@ -206,10 +238,13 @@ def test_the_site_is_built_and_published():
     flow = yaml.safe_load((ROOT/".github/workflows/docs.yaml").read_text())
     build, publish = (flow["jobs"][k]["steps"] for k in ("build", "publish"))
     steps = [s.get("uses", s.get("run", "")).split("@")[0] for s in build]
-    assert steps.index("quarto-dev/quarto-actions/setup") < steps.index("make docs PYTHON=python") < steps.index("actions/upload-artifact")
+    assert steps.index("quarto-dev/quarto-actions/setup") < steps.index("make docs PYTHON=python") < steps.index(
+        "actions/upload-artifact")
     kept = next(s["with"] for s in build if "upload-artifact" in s.get("uses", ""))
     taken = next(s["with"] for s in publish if "download-artifact" in s.get("uses", ""))
-    assert kept["path"] == yaml.safe_load((ROOT/"nbs/nbdev.yml").read_text())["project"]["output-dir"] == taken["path"] == next(s["with"]["publish_dir"] for s in publish if "gh-pages" in s.get("uses", ""))
+    assert kept["path"] == yaml.safe_load((ROOT/"nbs/nbdev.yml").read_text())["project"]["output-dir"] == taken[
+        "path"] == next(s["with"]["publish_dir"] for s in publish if "gh-pages" in s.get("uses", ""))
     assert kept["name"] == taken["name"]
     site = yaml.safe_load((ROOT/"_quarto.yml").read_text())
-    assert set(site["format"]["html"]["theme"]) == {"light", "dark"} and site["website"]["navbar"]["search"] and (ROOT/"nbs"/site["website"]["open-graph"]["image"]).is_file()
+    assert set(site["format"]["html"]["theme"]) == {"light", "dark"} and site["website"]["navbar"]["search"]
+    assert (ROOT/"nbs"/site["website"]["open-graph"]["image"]).is_file()

@@ -13,7 +13,7 @@ def test_shape_and_length():
     for P in (1, 2, 7, 100): assert enc(torch.randint(32, (3,4,P))).shape == (3,12)
 
 @torch.no_grad()
-@pytest.mark.parametrize('seed', range(5))
+@pytest.mark.parametrize("seed", range(5))
 def test_padding_is_invisible(seed):
     enc, g = make(), torch.Generator().manual_seed(seed)
     lens = torch.randint(0, 30, (6,), generator=g)
@@ -21,7 +21,8 @@ def test_padding_is_invisible(seed):
     other = torch.where(torch.arange(40) < lens[:,None,None], codes, torch.randint(32, (6,4,40), generator=g))
     v = enc(codes, lens)
     assert torch.equal(v, enc(other, lens))
-    for i,n in enumerate(lens.tolist()): torch.testing.assert_close(v[i], enc(codes[i:i+1,:,:n])[0], atol=1e-5, rtol=1e-4)
+    for i,n in enumerate(lens.tolist()):
+        torch.testing.assert_close(v[i], enc(codes[i:i+1,:,:n])[0], atol=1e-5, rtol=1e-4)
 
 @torch.no_grad()
 def test_nobody():
@@ -36,9 +37,9 @@ def test_gradients_are_finite_with_empty_prompts():
     assert all(p.grad.isfinite().all() for p in enc.parameters() if p.grad is not None)
     assert enc.null_speaker.grad.abs().sum() > 0 and enc.books.tables.grad.abs().sum() > 0
 
-@pytest.mark.parametrize('shape', [(2,3,9), (4,9), (1,2,4,9)])
+@pytest.mark.parametrize("shape", [(2,3,9), (4,9), (1,2,4,9)])
 def test_wrong_shape(shape):
-    with pytest.raises(ValueError, match='books'): make()(torch.zeros(shape, dtype=torch.long))
+    with pytest.raises(ValueError, match="books"): make()(torch.zeros(shape, dtype=torch.long))
 
 def test_codec_books_load():
     enc = make()

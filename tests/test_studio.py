@@ -14,7 +14,8 @@ class Parrot:
     notes = []
     def __init__(self, clip=None): self.clip = clip
     def like(self, sound, text=None):
-        p = Parrot(Clip.load(sound)); p.notes, p.text = ["resampled"], text
+        p = Parrot(Clip.load(sound))
+        p.notes, p.text = ["resampled"], text
         return p
     def pieces(self, text): return [s for s in text.split(".") if s.strip()]
     def stream(self, text, timings, **how):
@@ -37,7 +38,8 @@ def test_no_voice_is_kept_without_consent(tmp_path):
     s.consent.value = "My own voice, for my own use."
     p = s.keep(tmp_path)
     assert p == tmp_path/"me-too.voice" and p.read_text() == "My own voice, for my own use." and s.consent.value == ""
-    assert base64.b64decode(re.search(r"base64,([^\"]+)", s.says.value)[1]) == p.read_bytes()   # to take away, where the folder is a server's
+    # to take away, where the folder is a server's
+    assert base64.b64decode(re.search(r"base64,([^\"]+)", s.says.value)[1]) == p.read_bytes()
     s.keeper.click()
     assert "nothing was saved" in s.says.value   # each voice is asked for
 
@@ -54,18 +56,21 @@ def test_speak_and_compare():
     s = Studio(Parrot(), "Hello.")
     assert s.speak().seconds == .1
     s.seed.value, s.speed.value = 7, 1.5
-    s.button.click(); s.work.join(20)
+    s.button.click()
+    s.work.join(20)
     assert len(s.takes) == 2 and "seed 7" in s.takes[1][0] and "speed 1.5" in s.takes[1][0]
     assert (s.left.value, s.right.value) == (1, 2)
     assert players(s.out) == 2 and s.out.value.index("seed 0") < s.out.value.index("seed 7")
-    assert s.out.value.count("<img") == 2 and s.out.value.count('alt="Waveform') == 2 and s.out.value.count("download=") == 2
+    assert s.out.value.count("<img") == 2 and s.out.value.count('alt="Waveform') == 2
+    assert s.out.value.count("download=") == 2
     flac = Clip.load(base64.b64decode(re.search(r"audio/flac;base64,([^\"]+)", s.out.value)[1]))
     assert np.allclose(flac.samples, s.takes[0][2].samples, atol=1e-3)
     assert not s.button.disabled and s.canceller.disabled
 
 def test_what_nobody_touched_is_what_speaking_does():
     "One source of defaults: a knob that was not moved must not overrule the model"
-    p = Parrot(); s = Studio(p, "Hello.")
+    p = Parrot()
+    s = Studio(p, "Hello.")
     s.speak()
     assert p.how == {k: getattr(Sampling(), k) for k in p.how} and p.how["temperature"] is None
     s.temperature.value, s.seed.value, s.best_of.value = .5, 3, 2
@@ -76,14 +81,17 @@ def test_what_nobody_touched_is_what_speaking_does():
     assert p.how == {k: getattr(Sampling(), k) for k in p.how}
 
 def test_sentences_are_heard_as_they_come_and_the_rest_can_be_cancelled():
-    p = Parrot(); p.gate = threading.Semaphore(2)
+    p = Parrot()
+    p.gate = threading.Semaphore(2)
     s = Studio(p, "One. Two. Three. Four.")
     s.button.click()
     until = time.monotonic()+20
     while s.bar.value < 2 and time.monotonic() < until: time.sleep(.01)
     assert len(s.live.children) == 2 and s.bar.max == 4 and s.button.disabled and not s.canceller.disabled
     assert all("<audio" in c.value and "onended" in c.value for c in s.live.children)
-    s.canceller.click(); p.gate.release(); s.work.join(20)
+    s.canceller.click()
+    p.gate.release()
+    s.work.join(20)
     assert s.takes[0][2].seconds == pytest.approx(.2) and "cancelled" in s.says.value and not s.button.disabled
 
 def test_mistakes_are_shown_not_raised():
@@ -91,17 +99,21 @@ def test_mistakes_are_shown_not_raised():
     assert s.speak() is None and "text was empty" in s.says.value and not s.takes and not s.button.disabled
     n = len(s.voices)
     assert not s.hear("x", b"no sound") and "not a sound file" in s.says.value
-    s.mail.value = base64.b64encode(b"").decode(); assert len(s.voices) == n
+    s.mail.value = base64.b64encode(b"").decode()
+    assert len(s.voices) == n
 
 def test_letters_that_nobody_reads_are_told():
     assert left_out("Is it you? 你好, café, Łódź 3 – ok") == "你好"
-    s = Studio(Parrot(), "Hello, 你好."); s.speak()
+    s = Studio(Parrot(), "Hello, 你好.")
+    s.speak()
     assert "你好" in s.says.value and "left out" in s.says.value
-    s.text.value = "Hello."; s.speak()
+    s.text.value = "Hello."
+    s.speak()
     assert s.says.value == ""
 
 def test_text_is_escaped():
-    s = Studio(Parrot(), "<script>alert(1)</script>"); s.speak()
+    s = Studio(Parrot(), "<script>alert(1)</script>")
+    s.speak()
     s.hear("<img src=x onerror=alert(1)>", packaged_voice())
     assert "<script>" not in s.out.value and "<img src=x" not in s.says.value+s.look.value+s.out.value
 
@@ -109,9 +121,13 @@ def test_upload_and_record():
     s = Studio(Parrot(), "Hello.")
     there = s.who.options
     s.words.value = "what I said"
-    s.upload.value = ({"name":"me.ogg", "type":"audio/ogg", "size":1, "content":memoryview(packaged_voice().read_bytes()), "last_modified":datetime.now()},)
-    assert s.who.value == "me.ogg" and s.voices["me.ogg"].text == "what I said" and s.words.value == "" and "resampled" in s.says.value
-    for _ in range(2): s.mail.value = base64.b64encode(np.random.default_rng(0).integers(-9999, 9999, 48000).astype("<i2").tobytes()).decode()
+    s.upload.value = ({"name":"me.ogg", "type":"audio/ogg", "size":1,
+        "content":memoryview(packaged_voice().read_bytes()), "last_modified":datetime.now()},)
+    assert s.who.value == "me.ogg" and s.voices["me.ogg"].text == "what I said" and s.words.value == ""
+    assert "resampled" in s.says.value
+    for _ in range(2):
+        s.mail.value = base64.b64encode(np.random.default_rng(0).integers(-9999, 9999,
+            48000).astype("<i2").tobytes()).decode()
     assert s.who.options == (*there, "me.ogg", "recording 1", "recording 2") and s.mail.value == ""
     assert s.voices["recording 2"].clip.seconds == 2. and "ruth" in there
 
@@ -119,25 +135,39 @@ def test_a_recording_is_heard_seen_and_scored():
     s = Studio(Parrot(), check=lambda clip: [(True, f"looked at {clip.seconds:.1f} s")])
     s.hear("me.ogg", packaged_voice())
     assert players(s.look) == 1 and 'alt="Waveform' in s.look.value
-    assert "6.7 s, level" in s.look.value and "dB below the voice" in s.look.value and "<li>resampled</li>" in s.look.value
+    assert "6.7 s, level" in s.look.value and "dB below the voice" in s.look.value
+    assert "<li>resampled</li>" in s.look.value
     assert "! looked at 6.7 s" in s.look.value
-    s.who.value = "ruth"; assert s.look.value == ""
-    s.who.value = "me.ogg"; assert players(s.look) == 1
+    s.who.value = "ruth"
+    assert s.look.value == ""
+    s.who.value = "me.ogg"
+    assert players(s.look) == 1
 
 def test_rename_delete_remove_and_undo():
     s = Studio(Parrot(), "Hello.")
-    s.deleter.click(); assert "stays" in s.says.value
+    s.deleter.click()
+    assert "stays" in s.says.value
     s.hear("me.ogg", packaged_voice())
-    s.name.value = "ruth"; s.renamer.click(); assert "give one that no other voice has" in s.says.value
-    s.name.value = "me"; s.renamer.click()
+    s.name.value = "ruth"
+    s.renamer.click()
+    assert "give one that no other voice has" in s.says.value
+    s.name.value = "me"
+    s.renamer.click()
     assert s.who.value == "me" and "me.ogg" not in s.voices and players(s.look) == 1
-    s.deleter.click(); assert "me" not in s.voices
-    s.undoer.click(); assert s.who.value == "me" and players(s.look) == 1
-    s.undoer.click(); assert s.who.value == "me.ogg"
-    for seed in (1, 2, 3): s.seed.value = seed; s.speak()
-    s.left.value = 1; s.remover.click()
+    s.deleter.click()
+    assert "me" not in s.voices
+    s.undoer.click()
+    assert s.who.value == "me" and players(s.look) == 1
+    s.undoer.click()
+    assert s.who.value == "me.ogg"
+    for seed in (1, 2, 3):
+        s.seed.value = seed
+        s.speak()
+    s.left.value = 1
+    s.remover.click()
     assert [t[0].split("seed ")[1][0] for t in s.takes] == ["2", "3"]
-    s.undoer.click(); assert [t[0].split("seed ")[1][0] for t in s.takes] == ["1", "2", "3"]
+    s.undoer.click()
+    assert [t[0].split("seed ")[1][0] for t in s.takes] == ["1", "2", "3"]
     for _ in range(9): s.undoer.click()
     assert "nothing to undo" in s.says.value and not s.takes and "me.ogg" not in s.voices
 
@@ -148,7 +178,8 @@ def test_packaged_voices_can_be_chosen():
     assert s.takes[0][2].words[0][0] == "Hello."
 
 def test_without_ipywidgets():
-    code = "import sys; sys.modules['ipywidgets']=None\nimport harmonica.studio as s\ntry: s.Studio()\nexcept ImportError as e: print(e)"
+    code = ("import sys; sys.modules['ipywidgets']=None\nimport harmonica.studio as s\n"
+        "try: s.Studio()\nexcept ImportError as e: print(e)")
     out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert out.stdout.strip() == "the studio needs ipywidgets: pip install ipywidgets", out.stderr
 
@@ -162,19 +193,24 @@ def page(tmp_path_factory):
     playwright = pytest.importorskip("playwright.sync_api")
     pytest.importorskip("voila")
     if CHROME is None: pytest.skip("no Chromium here")
-    with socket.socket() as s: s.bind(("127.0.0.1", 0)); port = s.getsockname()[1]
+    with socket.socket() as s:
+        s.bind(("127.0.0.1", 0))
+        port = s.getsockname()[1]
     log = tmp_path_factory.mktemp("voila")/"log.txt"
     notebook = Path(__file__).resolve().parents[1]/"examples/studio.ipynb"
     with open(log, "w") as out:
-        server = subprocess.Popen([sys.executable, "-m", "voila", str(notebook), "--no-browser", f"--port={port}"], stdout=out, stderr=out,
-            env={**os.environ, "OMP_NUM_THREADS": "1"})
+        server = subprocess.Popen([sys.executable, "-m", "voila", str(notebook), "--no-browser", f"--port={port}"],
+            stdout=out, stderr=out, env={**os.environ, "OMP_NUM_THREADS": "1"})
     try:
         with playwright.sync_playwright() as p:
-            browser = p.chromium.launch(executable_path=CHROME, args=["--no-sandbox", "--autoplay-policy=no-user-gesture-required"])
+            browser = p.chromium.launch(executable_path=CHROME,
+                args=["--no-sandbox", "--autoplay-policy=no-user-gesture-required"])
             page = browser.new_page(viewport=dict(width=1000, height=1500))
             until = time.monotonic()+300
             while True:
-                try: page.goto(f"http://127.0.0.1:{port}", timeout=90_000); break
+                try:
+                    page.goto(f"http://127.0.0.1:{port}", timeout=90_000)
+                    break
                 except playwright.Error:
                     assert server.poll() is None and time.monotonic() < until, log.read_text()[-2000:]
                     time.sleep(1)
@@ -182,7 +218,8 @@ def page(tmp_path_factory):
             yield page
             browser.close()
     finally:
-        server.terminate(); server.wait(20)
+        server.terminate()
+        server.wait(20)
 
 def test_upload_speak_and_play_in_a_browser(page):
     with page.expect_file_chooser() as chooser: page.get_by_role("button", name="Upload").click()
@@ -197,7 +234,9 @@ def test_upload_speak_and_play_in_a_browser(page):
     takes = page.locator("div:has(> a[download]) > audio")
     assert takes.count() == 2
     for i in range(2):   # they last, and they play
-        assert takes.nth(i).evaluate("a => new Promise(r => { a.onplaying = () => setTimeout(() => { a.pause(); r(a.currentTime) }, 300); a.play() })") > 0
+        assert takes.nth(i).evaluate("""a => new Promise(r => {
+            a.onplaying = () => setTimeout(() => { a.pause(); r(a.currentTime) }, 300);
+            a.play() })""") > 0
         assert 1 < takes.nth(i).evaluate("a => a.duration") < 6
     if folder := os.environ.get("HARMONICA_SHOTS"):
         page.screenshot(path=f"{folder}/studio.png", full_page=True)

@@ -9,7 +9,9 @@ def readings():
     kind, out = None, []
     for line in (Path(__file__).parent/"readings.txt").read_text(encoding="utf8").splitlines():
         if re.fullmatch(r"\[\w+\]", line): kind = line[1:-1]
-        elif kind and line.strip(): written, *said = line.split(" | "); out.append((kind, written, said))
+        elif kind and line.strip():
+            written, *said = line.split(" | ")
+            out.append((kind, written, said))
     return out
 
 def heard(said):

@@ -14,14 +14,19 @@ def test_a_name_is_a_voice(voice, tmp_path, monkeypatch):
     assert torch.equal(ruth.prompt.codes, voice.like(packaged_voice("ruth")).prompt.codes)
     assert np.array_equal(voice.say("Hi.", reference="ruth").samples, ruth.say("Hi.").samples)
     one_line(lambda: voice.like("nobody"), "nobody")
-    monkeypatch.chdir(tmp_path); Clip.load(packaged_voice("otto")).save(tmp_path/"o.wav"); os.rename("o.wav", "ruth")
-    assert not torch.equal(voice.like("ruth").prompt.codes, ruth.prompt.codes)             # a file of that name comes first
+    monkeypatch.chdir(tmp_path)
+    Clip.load(packaged_voice("otto")).save(tmp_path/"o.wav")
+    os.rename("o.wav", "ruth")
+    # a file of that name comes first
+    assert not torch.equal(voice.like("ruth").prompt.codes, ruth.prompt.codes)
 
 def test_consent_goes_with_the_voice(voice, me, tmp_path):
     p = me.save(tmp_path/"me.voice", consent=" The reader, for tests. ")
     again = voice.like(p)
-    assert again.prompt.consent == "The reader, for tests." and again.prompt.agreed.startswith(time.strftime("%Y", time.gmtime())) and NO_CONSENT not in again.notes
-    assert voice.like(again.save(tmp_path/"copy.voice")).prompt.agreed == again.prompt.agreed     # and is not lost in a copy
+    assert again.prompt.consent == "The reader, for tests."
+    assert again.prompt.agreed.startswith(time.strftime("%Y", time.gmtime())) and NO_CONSENT not in again.notes
+    # and is not lost in a copy
+    assert voice.like(again.save(tmp_path/"copy.voice")).prompt.agreed == again.prompt.agreed
     none = voice.like(me.save(tmp_path/"none.voice"))
     assert NO_CONSENT in none.notes and NO_CONSENT not in me.notes
     assert voice.like(none.save(tmp_path/"twice.voice")).notes.count(NO_CONSENT) == 1
@@ -41,7 +46,8 @@ def test_words_are_timed(me):
 def test_timed_words_lie_in_their_sentence(me):
     first, second = list(me.stream("It was late already. Nobody came that night.", timings=True))
     whole = Clip.join([first, second])
-    n = len(first.words); assert n == 4 and len(whole.words) == 8
+    n = len(first.words)
+    assert n == 4 and len(whole.words) == 8
     assert whole.words[n][1] == pytest.approx(first.seconds + second.words[0][1], abs=.002)
 
 def test_paragraphs_pause(me):
@@ -69,17 +75,26 @@ def test_the_packaged_voice_bears_the_mark():
 def test_a_folder_holds_models_and_voice(voice, me, tmp_path, monkeypatch):
     import huggingface_hub
     f = voice.like("otto").save_pretrained(tmp_path/"v")
-    assert {"codec.safetensors", "ar.safetensors", "nar.safetensors", "prompt.voice", "config.json", "README.md"} == {p.name for p in f.iterdir()}
-    assert json.loads((f/"config.json").read_text())["model_type"] == "harmonica" and packaged_voices()["otto"]["consent"] in (f/"README.md").read_text()
-    again = Voice.from_pretrained(f, device="cpu"); assert np.array_equal(again.say("Hi.").samples, Voice.from_pretrained(str(f), device="cpu").say("Hi.").samples)
+    assert {"codec.safetensors", "ar.safetensors", "nar.safetensors", "prompt.voice", "config.json",
+        "README.md"} == {p.name for p in f.iterdir()}
+    assert json.loads((f/"config.json").read_text())["model_type"] == "harmonica"
+    assert packaged_voices()["otto"]["consent"] in (f/"README.md").read_text()
+    again = Voice.from_pretrained(f, device="cpu")
+    assert np.array_equal(again.say("Hi.").samples, Voice.from_pretrained(str(f), device="cpu").say("Hi.").samples)
     assert torch.equal(again.prompt.codes, voice.like("otto").prompt.codes)
     asked = {}
-    def fetched(name, **kw): asked.update(kw, name=name); return str(f)
+    def fetched(name, **kw):
+        asked.update(kw, name=name)
+        return str(f)
     monkeypatch.setattr(huggingface_hub, "snapshot_download", fetched)
-    assert Voice.from_pretrained("owner/voice", device="cpu", revision="v1").say("Hi.").seconds > 0 and asked["name"] == "owner/voice" and asked["revision"] == "v1"
+    assert Voice.from_pretrained("owner/voice", device="cpu", revision="v1").say("Hi.").seconds > 0
+    assert asked["name"] == "owner/voice" and asked["revision"] == "v1"
     sent = []
     monkeypatch.setattr(huggingface_hub.HfApi, "create_repo", lambda self, name, **kw: sent.append((name, kw)))
-    monkeypatch.setattr(huggingface_hub.HfApi, "upload_folder", lambda self, repo_id, folder_path, **kw: sent.append(sorted(os.listdir(folder_path))) or "https://commit")
-    assert again.push_to_hub("owner/voice") == "https://commit" and sent[0] == ("owner/voice", dict(private=True, exist_ok=True)) and "ar.safetensors" in sent[1]
-    (f/"nar.safetensors").unlink(); one_line(lambda: Voice.from_pretrained(f), "nar.safetensors", "save_pretrained")
+    monkeypatch.setattr(huggingface_hub.HfApi, "upload_folder", lambda self, repo_id, folder_path,
+        **kw: sent.append(sorted(os.listdir(folder_path))) or "https://commit")
+    assert again.push_to_hub("owner/voice") == "https://commit"
+    assert sent[0] == ("owner/voice", dict(private=True, exist_ok=True)) and "ar.safetensors" in sent[1]
+    (f/"nar.safetensors").unlink()
+    one_line(lambda: Voice.from_pretrained(f), "nar.safetensors", "save_pretrained")
     one_line(lambda: Voice.from_pretrained(tmp_path/"none"), "no folder", "owner/name")

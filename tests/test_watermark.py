@@ -20,7 +20,8 @@ def test_found_where_it_is(clip, mark):
     added = marked.samples-clip.samples
     assert 0 < added.std() < .3*clip.samples.std()
     between = lambda x, low, high: abs(np.fft.rfft(x))[int(low*len(x)/24000):int(high*len(x)/24000)].max()
-    for low,high in ((0, 300), (2300, 12000)): # where the ear follows the pitch, and above 2 kHz, the sound stays as it was
+    # where the ear follows the pitch, and above 2 kHz, the sound stays as it was
+    for low,high in ((0, 300), (2300, 12000)):
         assert between(added, low, high) < 2e-2*between(clip.samples, low, high)
 
 @needs
@@ -28,8 +29,10 @@ def test_found_where_it_is(clip, mark):
 def test_lives_through(clip, mark, wear):
     m = mark.mark(clip)
     noise = rng.normal(size=len(m)).astype(np.float32)*m.samples.std()/10
-    worn = {"mp3": lambda: Clip.load(m.encoded(".mp3")), "opus": lambda: Clip.load(m.encoded(".opus")), "ogg": lambda: Clip.load(m.encoded(".ogg")),
-        "16 kHz": lambda: m.to(16000), "noise": lambda: Clip(m.samples+noise, m.rate), "two seconds": lambda: m.cut(1, 2), "quieter": lambda: Clip(m.samples*.3, m.rate)}[wear]()
+    worn = {"mp3": lambda: Clip.load(m.encoded(".mp3")), "opus": lambda: Clip.load(m.encoded(".opus")),
+        "ogg": lambda: Clip.load(m.encoded(".ogg")), "16 kHz": lambda: m.to(16000),
+        "noise": lambda: Clip(m.samples+noise, m.rate), "two seconds": lambda: m.cut(1, 2),
+        "quieter": lambda: Clip(m.samples*.3, m.rate)}[wear]()
     assert is_synthetic(worn)["marked"]
 
 @needs
@@ -49,13 +52,15 @@ def test_pieces_are_marked_as_they_come(clip, mark):
     pieces = [clip.cut(a, .3) for a in np.arange(0, 4.5, .3)]
     came = list(mark.stream(iter(pieces)))
     assert [len(c) for c in came] == [len(c) for c in pieces] and is_synthetic(Clip.join(came))["marked"]
-    for a,b in zip(pieces, came): assert a.samples[0] == b.samples[0] and abs(a.samples[-1]-b.samples[-1]) < 1e-3  # nothing jumps where pieces meet
+    # nothing jumps where pieces meet
+    for a,b in zip(pieces, came): assert a.samples[0] == b.samples[0] and abs(a.samples[-1]-b.samples[-1]) < 1e-3
 
 @needs
 @pytest.mark.parametrize("samples", [1, 100, 1535, 3000])
 def test_short_and_silent_sound(mark, samples):
     for x in (np.zeros(samples), .1*rng.normal(size=samples)):
-        m = mark.mark(Clip(x)); assert len(m) == samples and np.isfinite(m.samples).all()
+        m = mark.mark(Clip(x))
+        assert len(m) == samples and np.isfinite(m.samples).all()
     assert not is_synthetic(Clip(np.zeros(samples)))["marked"]
 
 @needs
@@ -69,7 +74,8 @@ def test_a_marked_sentence_in_long_speech(clip, mark):
 @pytest.mark.parametrize("suffix", [".wav", ".flac", ".ogg", ".opus", ".mp3"])
 def test_files_say_it_in_words(clip, tmp_path, suffix):
     clip = Clip(clip.samples, clip.rate, NOTE)
-    for c in (clip, clip.cut(1), clip.to(16000), Clip.join([Clip([0.]), clip])): assert Clip.load(c.save(tmp_path/f"a{suffix}")).comment == NOTE
+    for c in (clip, clip.cut(1), clip.to(16000), Clip.join([Clip([0.]), clip])):
+        assert Clip.load(c.save(tmp_path/f"a{suffix}")).comment == NOTE
     assert Clip.load(Clip(clip.samples).save(tmp_path/f"b{suffix}")).comment == ""
 
 def test_weights_that_are_none(tmp_path):
@@ -86,7 +92,8 @@ def test_weights_run_no_code(tmp_path):
 
 def test_absent_extra_names_the_command(monkeypatch, clip):
     import harmonica.watermark as w
-    monkeypatch.setattr(w, "weights_file", lambda: None); w.watermark.cache_clear()
+    monkeypatch.setattr(w, "weights_file", lambda: None)
+    w.watermark.cache_clear()
     try:
         with pytest.raises(ImportError, match=r'pip install "harmonica-tts\[watermark\]"'): is_synthetic(clip)
         assert w.watermark() is None

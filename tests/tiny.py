@@ -2,7 +2,9 @@
 import torch
 
 class Line(torch.nn.Module):
-    def __init__(self, n=2): super().__init__(); self.a = torch.nn.Parameter(torch.zeros(n))
+    def __init__(self, n=2):
+        super().__init__()
+        self.a = torch.nn.Parameter(torch.zeros(n))
     def loss(self, b): return ((self.a-1)**2).mean(), {}
 
 class Nothing:

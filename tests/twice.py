@@ -1,6 +1,7 @@
 """All notebooks, run twice from nothing: do they say the same again, and how long do they take?
 
-`make notebooks-twice`, or `python tests/twice.py 10_text 26_sample`. Nothing in nbs/ is changed. Ends with 1 where something differs or fails."""
+`make notebooks-twice`, or `python tests/twice.py 10_text 26_sample`. Nothing in nbs/ is changed.
+Ends with 1 where something differs or fails."""
 import argparse, json, os, resource, shutil, subprocess, sys, tempfile, time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -12,13 +13,16 @@ def outputs(nb):
     told = {}
     for c in json.loads(Path(nb).read_text(encoding="utf-8"))["cells"]:
         if c["cell_type"] != "code": continue
-        told[c["id"]] = [{k: "".join(v) if isinstance(v, list) else v for k,v in {**o.get("data", {}), "text": o.get("text", "")}.items()} for o in c["outputs"]]
+        told[c["id"]] = [{k: "".join(v) if isinstance(v, list) else v
+            for k,v in {**o.get("data", {}), "text": o.get("text", "")}.items()} for o in c["outputs"]]
     return told
 
 def differing(one, two):
     "Cells whose outputs differ, with the kinds of what differs"
     a, b = outputs(one), outputs(two)
-    def kinds(x, y): return sorted({k for p,q in zip(x, y) for k in p.keys() | q.keys() if p.get(k) != q.get(k)}) or ["number of outputs"]
+    def kinds(x, y):
+        return sorted({k for p,q in zip(x, y) for k in p.keys()
+            | q.keys() if p.get(k) != q.get(k)}) or ["number of outputs"]
     return [f"{i} ({', '.join(kinds(a[i], b[i]))})" for i in a if a[i] != b[i]]
 
 def copied(folder):
@@ -36,7 +40,8 @@ def run(tree, name):
     began = time.monotonic()
     env = {**os.environ, "MPLBACKEND": "agg", "OMP_NUM_THREADS": "1"}
     nbdev = Path(sys.executable).with_name("nbdev-test")
-    made = subprocess.run([nbdev, "--save", "--n-workers", "0", f"nbs/{name}.ipynb"], cwd=tree, env=env, capture_output=True, text=True)
+    made = subprocess.run([nbdev, "--save", "--n-workers", "0", f"nbs/{name}.ipynb"], cwd=tree, env=env,
+        capture_output=True, text=True)
     return time.monotonic()-began, made.stderr[-2000:] if made.returncode else ""
 
 def twice(names, workers=2):
@@ -54,7 +59,8 @@ def twice(names, workers=2):
             found = [wrong or wrong2] if wrong or wrong2 else differing(*(t/f"nbs/{n}.ipynb" for t in trees))
             bad += bool(found)
             lines.append(f"{n:32} {s:6.1f} s {again:6.1f} s  {'differs: ' + ', '.join(found) if found else 'the same'}")
-    lines.append(f"{len(names)} notebooks, {workers} at a time: {minutes[0]:.1f} and {minutes[1]:.1f} minutes by the clock, {work:.1f} a run of one processor's work; {bad} differ or fail")
+    lines.append(f"{len(names)} notebooks, {workers} at a time: {minutes[0]:.1f} and {minutes[1]:.1f} minutes by the "
+        f"clock, {work:.1f} a run of one processor's work; {bad} differ or fail")
     return lines, not bad
 
 if __name__ == "__main__":
@@ -62,8 +68,10 @@ if __name__ == "__main__":
     ask.add_argument("names", nargs="*", help="notebooks, such as 10_text or tutorials/serve_it (default: all)")
     ask.add_argument("--workers", type=int, default=2, help="how many side by side")
     given = ask.parse_args()
-    all_of_them = sorted(str(p.relative_to(ROOT/"nbs").with_suffix("")) for p in (ROOT/"nbs").rglob("*.ipynb") if not any(q.startswith((".", "_")) for q in p.relative_to(ROOT).parts))
-    if unknown := [n for n in given.names if n not in all_of_them]: sys.exit(f"no notebook {unknown[0]}: choose of {', '.join(all_of_them)}")
+    all_of_them = sorted(str(p.relative_to(ROOT/"nbs").with_suffix(""))
+        for p in (ROOT/"nbs").rglob("*.ipynb") if not any(q.startswith((".", "_")) for q in p.relative_to(ROOT).parts))
+    if unknown := [n for n in given.names if n not in all_of_them]:
+        sys.exit(f"no notebook {unknown[0]}: choose of {', '.join(all_of_them)}")
     report, fine = twice(given.names or all_of_them, given.workers)
     print("\n".join(report))
     sys.exit(not fine)
