@@ -71,17 +71,17 @@ def test_import_is_light():
     assert min(took) < 3, took
 
 def test_import_needs_no_network_no_sound_card_no_gpu():
-    r = run("""
+    r = run('''
         import socket, sys
         def no(*a, **k): raise RuntimeError("network used at import")
         socket.socket.connect = socket.create_connection = socket.getaddrinfo = no
         import harmonica
-        heavy = "sounddevice pyaudio datasets transformers torchaudio encodec dac matplotlib IPython "
-            " onnxruntime scipy.signal ipywidgets pandas librosa hibari triton".split()
+        heavy = """sounddevice pyaudio datasets transformers torchaudio encodec dac matplotlib IPython
+            onnxruntime scipy.signal ipywidgets pandas librosa hibari triton""".split()
         print([m for m in heavy if m in sys.modules])
         import torch
         assert not torch.cuda.is_initialized(), "CUDA was started by the import"
-    """)
+    ''')
     assert r.returncode == 0, r.stderr
     assert r.stdout.strip() == "[]"
 
