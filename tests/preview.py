@@ -13,34 +13,38 @@ STYLE = """<style>
   nav.site a { display: block; padding: .1rem 0; color: #24507a; text-decoration: none; }
   nav.site a.here { font-weight: bold; }
   nav.site p { margin: .8rem 0 .1rem; color: #777; }
-  nav.site summary { cursor: pointer; font-weight: bold; }
   main { min-width: 0; }
-  audio { max-width: 100%; height: 32px; }
-  blockquote { margin: 0 0 1rem; color: #555; }
-  img { max-width: 100%; height: auto; }
   .jp-InputPrompt, .jp-OutputPrompt, .jp-Collapser { display: none; }
-  .jp-InputArea-editor { border: 0; background: #f6f6f4; }
+  audio { max-width: 100%; height: 32px; }
+  .jp-InputArea-editor { border: 0; } .jp-RenderedHTMLCommon table { margin-left: 0; }
+  blockquote { margin: 0 0 1rem; opacity: .8; }
+  nav.site summary { cursor: pointer; font-weight: bold; }
   .jp-InputArea-editor pre { white-space: pre-wrap; overflow-wrap: anywhere; }
-  .jp-OutputArea-output { padding-left: 5px; }
   .jp-OutputArea-output pre { overflow-x: auto; white-space: pre; }
-  .jp-RenderedHTMLCommon { overflow-wrap: anywhere; }
-  .jp-RenderedHTMLCommon table { display: block; margin-left: 0; overflow-x: auto; max-width: 100%; }
+  .jp-RenderedHTMLCommon table { display: block; overflow-x: auto; max-width: 100%; }
   .jp-RenderedMarkdown .highlight pre { font: .85rem/1.3 monospace; white-space: pre-wrap; }
+  .jp-OutputArea-output { padding-left: 5px; }
+  .jp-RenderedHTMLCommon { overflow-wrap: anywhere; } img { max-width: 100%; height: auto; }
   @media (max-width: 50rem) {
-    body { display: block; padding: .5rem; }
+    body { display: block; padding: 1rem; }
     nav.site { position: static; max-height: none; }
     .jp-Notebook, .jp-Cell { padding-left: 0 !important; padding-right: 0 !important; }
   }
   @media (prefers-color-scheme: dark) {
-    body, .jp-Notebook, .jp-RenderedHTMLCommon { background: #16181c !important; color: #ddd !important; }
-    nav.site a { color: #8fbce6; }
-    .jp-InputArea-editor { background: #22252b; }
-    .jp-OutputArea-output img { background: #fff; }
+    DARK
+    body { background: var(--jp-layout-color0); color: var(--jp-content-font-color1); }
+    nav.site a { color: #8fbce6; } nav.site p { color: #aaa; } .jp-OutputArea-output img { background: #fff; }
   }
 </style>
 <script>
   addEventListener("DOMContentLoaded", () => { document.querySelector("nav.site details").open = innerWidth > 800 })
 </script>"""
+
+def style(export):
+    "The look of a page; in the dark it takes the colours of JupyterLab's own dark theme"
+    dark = next(p/"static/theme-dark.css" for p in map(Path, export.template_paths)
+        if (p/"static/theme-dark.css").is_file())
+    return STYLE.replace("DARK", dark.read_text(encoding="utf-8"))
 
 def title(nb):
     return next((l[2:].strip() for c in nb.cells if c.cell_type == "markdown"
