@@ -126,7 +126,15 @@ class Speaker:
         for a,b in zip(flow["times"], flow["times"][1:]):
             t, far = np.array([a], np.float32), np.array([b-a], np.float32)
             x, = self.run("flow_step", x, t, far, np.float32(flow["guidance"]), frames, voice, *past)
-        return (x[0]/np.array(flow["size"], np.float32))[lead:codes.shape[1]-tail]
+        z = (x[0]/np.array(flow["size"], np.float32))[lead:codes.shape[1]-tail]
+        return z if flow["spread"] is None else self.widen(z, np.array(flow["spread"], np.float32))
+
+    def widen(self, z, spread):
+        "As harmonica.flow.widen: each number as far from the speaker's mean as in recordings"
+        prompt = self.latents[0]
+        sounds = prompt[:,-2:].mean(1) > 0
+        mean = prompt[sounds if sounds.sum() > 20 else slice(None)].mean(0)
+        return mean + (z-mean)*spread
 
     def sentence(self, ids, rng, noise=None, **how):
         "Samples, (N,): how holds speed, temperature, top_k, top_p, ras_window"

@@ -257,7 +257,8 @@ def _told(voice):
     "What the program that speaks must know beside the graphs"
     paint, c = voice.painting, voice.vocoder.cfg
     flow = dict(times=flow_times(paint.get("steps", 6)), guidance=paint.get("guidance", 1.5),
-        noise=paint.get("temperature", 1.), size=voice.nar.size.tolist(), lead=LEAD, tail=TAIL)
+        noise=paint.get("temperature", 1.), size=voice.nar.size.tolist(), lead=LEAD, tail=TAIL,
+        spread=None if voice.spread is None else voice.spread.tolist())
     ar = dict(group=voice.ar.group, n_bins=voice.ar.cfg.n_bins, temperature=voice.temperature,
         most_frames=voice.codec.frames(voice.max_seconds))
     chars = int(min(15., voice.max_seconds*.75)*CHARS_PER_SECOND)

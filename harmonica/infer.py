@@ -26,7 +26,7 @@ from .text import Tokenizer, load_lexicon, normalize, sentences
 from .batch import Batch
 from .blocks import packed_stack
 from .ar import AR
-from .flow import FlowBatch, FlowNAR
+from .flow import FlowBatch, FlowNAR, widen
 from .align import Aligner
 from .checkpoint import kind_of, load_model, packaged_weights, save_model, write_safely
 from .files import write_text
@@ -247,6 +247,7 @@ class Voice:
         self.lexicon = {} # words and how they are read, see `pronounce`
         self.n_books, self.guidance = nar_info.get("n_books"), nar_info.get("guidance", 1.) # what the NAR does well
         self.painting = {k: nar_info[k] for k in ("steps", "guidance", "temperature") if k in nar_info} # and a flow
+        self.spread = torch.tensor(nar_info["spread"]) if "spread" in nar_info else None # see `widen`
         self.listens = min(5., max(nar_info.get("prompt_seconds", [5.]))) # seconds of the prompt that a flow hears
         self.int8, self.half = True, True # the AR from bytes, the flow in bfloat16, where the processor can
         self.speaker, self.kept = None, None # who else speaks `Line`s; what the flow has heard
@@ -509,7 +510,8 @@ def paint(
     known = None if known is None else known[None]
     z = v.nar.generate(wanted, noise=noise, known=known, half=v.half, **v.painting)
     ends = [len(c)-t for c,t in zip(codes, tail)]
-    return [(x[:b], x[a:b]) for x,a,b in zip(z, lead, ends)]
+    wide = [x if w.spread is None else widen(x, w.prompt.latents, w.spread) for x,w in zip(z, voices)]
+    return [(x[:b], y[a:b]) for x,y,a,b in zip(z, wide, lead, ends)]
 
 @patch
 def heard(self:Voice):
