@@ -518,7 +518,9 @@ def heard(self:Voice):
     "What the flow has heard of the prompt, for all sentences"
     asked = packed_stack(self.nar, self.half), self.prompt.latents
     if self.kept is None or any(a is not b for a,b in zip(self.kept[0], asked)):
-        self.kept = asked, self.nar.hear(self.prompt.latents.to(self.device), self.half)
+        latents, codes = self.prompt.latents, self.prompt.codes[0]
+        codes = torch.nn.functional.pad(codes, (0, max(0, len(latents)-len(codes))), value=-1)[:len(latents)]
+        self.kept = asked, self.nar.hear(latents.to(self.device), codes.long().to(self.device), self.half)
     return self.kept[1]
 
 # %% ../nbs/60_infer.ipynb #e42fb916

@@ -3,7 +3,7 @@ import numpy as np, pytest, torch
 from harmonica.ar import AR, ARConfig
 from harmonica.checkpoint import save_model
 from harmonica.codec import Clip, packaged_voice
-from harmonica.flow import FlowBatch, FlowNAR, FlowNARConfig
+from harmonica.flow import FlowBatch, FlowNAR, FlowNARConfig, widen
 from harmonica.infer import Line, Sampling, Voice, speak_lines
 from harmonica.melcodec import MelCodec, MelCodecConfig
 from harmonica.microcodec import MicroCodec, MicroCodecConfig
@@ -134,10 +134,26 @@ def test_voices_side_by_side(me, voice):
     a, b = speak_lines([lines[0]]*2)
     assert np.array_equal(a.samples, b.samples)
 
+def test_what_is_painted_is_widened_around_the_prompts_mean(voice, me):
+    "`spread` of a flow's file: the latents that become sound, never those that later frames see"
+    request, codes = me.request("It was late."), torch.randint(BINS, (40,), generator=torch.Generator().manual_seed(0))
+    durations = torch.full((int(request.text_len),), 40/int(request.text_len))
+    settled, plain = me.predict_fine(request, codes, durations, seed=5)
+    voice.nar.info["spread"] = [1.3]*48+[1.]*4
+    try: other = me.wearing(me.prompt)
+    finally: del voice.nar.info["spread"]
+    same, wide = other.predict_fine(request, codes, durations, seed=5)
+    torch.testing.assert_close(same, settled)
+    torch.testing.assert_close(wide, widen(plain, me.prompt.latents, torch.tensor([1.3]*48+[1.]*4)))
+    assert not torch.allclose(wide, plain)
+    assert np.array_equal(other.say_batch(["Hello."], seed=1)[0].samples, other.say_batch(["Hello."], seed=1)[0].samples)
+
 def test_a_prompt_is_heard_once(me, monkeypatch):
     v, heard, hear = me.wearing(me.prompt), [], FlowNAR.hear
-    monkeypatch.setattr(FlowNAR, "hear", lambda self, prompt,
-        half=False: (heard.append(len(prompt)), hear(self, prompt, half))[1])
+    def listen(self, prompt, *rest, **how):
+        heard.append(len(prompt))
+        return hear(self, prompt, *rest, **how)
+    monkeypatch.setattr(FlowNAR, "hear", listen)
     once = lambda f: (heard.clear(), f(), sum(n > 0 for n in heard))[-1]
     assert once(lambda: v.say("It was late. Nobody had heard.")) == 1
     assert once(lambda: list(v.stream("Hello there.", chunk=.2))) == 0
