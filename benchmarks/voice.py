@@ -147,7 +147,13 @@ def ladder(rows):
             "all true codes": v.codec.decode(codes), "true codes of 4 books": v.codec.decode(codes[:4]),
             "book 0 and durations true, the rest painted": paint(codes[0]), "only durations true": paint(first),
             "nothing true but the words": me.say(r["text"])}
-        if v.flows: made["true latents of the vocoder"] = v.vocoder.decode_vectors(v.vocoder.analyse(clip))
+        if v.flows:
+            true, painted = v.vocoder.analyse(clip), me.predict_fine(request, codes[0], when)[1]
+            made["true latents of the vocoder"] = v.vocoder.decode_vectors(true)
+            for a,b in ((0, 12), (12, 32), (32, 48), (48, 52)):   # which of the numbers are the speaker's?
+                some, n = painted.clone(), min(len(true), len(painted))
+                some[:n,a:b] = true[:n,a:b]
+                made[f"... and numbers {a} to {b-1} true"] = v.vocoder.decode_vectors(some)
         for k,c in made.items():
             row = dict(wav=c, text=r["text"], prompt=other["wav"], speaker=r.get("speaker"))
             rungs.setdefault(k, []).append(dict(row, id=str(len(rungs.get(k, [])))))
