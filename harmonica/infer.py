@@ -513,6 +513,7 @@ def paint(
     wide = [x if w.spread is None else widen(x, w.prompt.latents, w.spread) for x,w in zip(z, voices)]
     return [(x[:b], y[a:b]) for x,y,a,b in zip(z, wide, lead, ends)]
 
+# %% ../nbs/60_infer.ipynb #0e5af402
 @patch
 def heard(self:Voice):
     "What the flow has heard of the prompt, for all sentences"

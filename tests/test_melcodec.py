@@ -7,8 +7,8 @@ import torch
 
 from harmonica.codec import Clip, load_codec, packaged_voice
 from harmonica.data import Utterance
-from harmonica.flow import (FlowBatch, FlowLoader, FlowNAR, FlowNARConfig, RetoldCrops, disguise, flow_times, measure_spread,
-    warp_matrix, widen)
+from harmonica.flow import (FlowBatch, FlowLoader, FlowNAR, FlowNARConfig, RetoldCrops, disguise, flow_times,
+    measure_spread, warp_matrix, widen)
 from harmonica.melcodec import PITCH_SPREAD, MelCodec, MelCodecConfig, SpectralLoss, SpeechBatch
 from harmonica.signal import fill_unvoiced, find_pitch, glide, log_mel, overlap_add, phase, pulses, stft
 from harmonica.speech import SpeechCrops, SpeechStore, prepare_speech
@@ -249,7 +249,9 @@ def test_what_sounds_in_the_prompt_is_told_where_the_flow_was_made_for_it():
         m, b = FlowNAR(replace(TINY, prompt_book0=told)).eval(), request((30, 20), (25, 9))
         torch.nn.init.normal_(m.body.ada.weight, std=.3)
         if told: torch.nn.init.normal_(m.prompt_book0.weight, std=.3)
-        def made(codes): return m.generate(replace(b, prompt_codes=codes), steps=2, generator=torch.Generator().manual_seed(0))
+        def made(codes):
+            generator = torch.Generator().manual_seed(0)
+            return m.generate(replace(b, prompt_codes=codes), steps=2, generator=generator)
         unknown = torch.full((2, 25), -1)
         assert torch.equal(made(None), made(unknown))
         assert torch.allclose(made(unknown+1), made(unknown)) != told

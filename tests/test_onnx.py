@@ -71,20 +71,15 @@ def test_a_look_of_the_flow(voice, speaker, T, P, L):
     g = torch.Generator().manual_seed(T)
     c = voice.nar.cfg
     text, durations = torch.randint(1, c.vocab_size, (1, L), generator=g), torch.rand(1, L, generator=g)*2*T/L
-<<<<<<< HEAD
-    codes, prompt, x = torch.randint(c.n_bins, (1, T), generator=g), voice.prompt.latents[None,:P], torch.randn(1, T,
-        c.latent_dim, generator=g)
-    n = lambda v: torch.tensor([v])
-    batch = FlowBatch(codes, n(T), prompt, n(P), text, n(L), durations, n(0))
-=======
-    codes, prompt, x = torch.randint(c.n_bins, (1, T), generator=g), voice.prompt.latents[None,:P], torch.randn(1, T, c.latent_dim, generator=g)
+    codes, prompt = torch.randint(c.n_bins, (1, T), generator=g), voice.prompt.latents[None,:P]
+    x = torch.randn(1, T, c.latent_dim, generator=g)
     n, prompt_codes = lambda v: torch.tensor([v]), torch.randint(-1, c.n_bins, prompt.shape[:2], generator=g)
     batch = FlowBatch(codes, n(T), prompt, n(prompt.shape[1]), text, n(L), durations, n(0), prompt_codes=prompt_codes)
->>>>>>> 0a6693f (The flow's prompt tells its codes of book 0, so that like sounds find each other; it learns no time that is never asked about)
     want = x + .3*voice.nar.guided(batch, 2.5)(x, torch.tensor([.4]))
     read = [v.numpy() for v in (text, durations, codes, prompt, prompt_codes)]
     frames, who, *past = speaker.run("flow_read", *read)
-    got, = speaker.run("flow_step", x.numpy(), np.float32([.4]), np.float32([.3]), np.float32(2.5), frames, who, *past)
+    how = np.float32([.4]), np.float32([.3]), np.float32(2.5)   # time, step, guidance
+    got, = speaker.run("flow_step", x.numpy(), *how, frames, who, *past)
     assert np.abs(got-want.numpy()).max() < 2e-3
 
 @pytest.mark.parametrize("T", [41, 133])
