@@ -10,7 +10,7 @@ import argparse, json, math, os, resource, subprocess, sys, tempfile, time
 from pathlib import Path
 import numpy as np, torch
 from harmonica.codec import Clip, load_codec
-from harmonica.data import CodesDataset, Utterance, collate, make_card, make_loader, prepare, tidied, write_shard
+from harmonica.data import CodesDataset, Utterance, collate, make_card, CodesLoader, prepare, tidied, write_shard
 
 class Clock:
     "CPU and wall seconds since it was made"
@@ -149,7 +149,7 @@ def cache(args, res):
                 collate([dict(index=j, id=ds.id(j), codes=ds.codes(j), tokens=ds.tokens(j)) for j in idx], rng, ds)
                 took.append(c())
             took = np.median(took, 0)*1e3
-            loader = make_loader(ds, max_frames=4000)
+            loader = CodesLoader(ds, max_frames=4000)
             c = Clock()
             loader.sampler.plan(0)
             planned = c()

@@ -16,7 +16,7 @@ sys.path.insert(0, str(Path(__file__).parent))
 from plain import Plain, rope
 from harmonica.ar import AR, ARConfig
 from harmonica.batch import Batch
-from harmonica.data import BucketSampler, CodesDataset, write_shard, make_loader
+from harmonica.data import BucketSampler, CodesDataset, write_shard, CodesLoader
 from harmonica.nar import NAR, NARConfig
 from harmonica.train import PRECISIONS, TrainConfig, Trainer
 
@@ -99,7 +99,7 @@ def loader(z, a, out):
     "Seconds to make a batch, with nobody helping, as a share of the step that uses it"
     with tempfile.TemporaryDirectory() as tmp:
         ds = cache(z, Path(tmp)); frames = a.batch*int(a.seconds*z["frame_rate"])
-        it = iter(make_loader(ds, BucketSampler(ds.lengths, max(frames, ds.lengths.max()), 0), 0)); s = Step(build("ar", z), a.precision[0], a.device)
+        it = iter(CodesLoader(ds, BucketSampler(ds.lengths, max(frames, ds.lengths.max()), 0), 0)); s = Step(build("ar", z), a.precision[0], a.device)
         made, used, pad = [], [], []
         for i in range(a.repeat+2):
             t = time.perf_counter(); b = next(it); t1 = time.perf_counter(); s(b.to(a.device)); t2 = time.perf_counter()

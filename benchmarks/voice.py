@@ -32,7 +32,7 @@ from harmonica.judges import Judges
 from harmonica.infer import Sampling
 from harmonica.likeness import DVector, GE2E, flat
 from harmonica.melcodec import MelCodec
-from harmonica.microcodec import MelLoss
+from harmonica.microcodec import mel_loss
 from harmonica.text import normalize
 
 def figures(rep): return {k: [round(v[x], 4) for x in ("value", "low", "high")] for k,v in rep.results["overall"].items() if v["value"] is not None}
@@ -114,7 +114,7 @@ def pairs(rows):
 
 def means(rows):
     "Distances from all true books: of log-mel spectrograms, and of vectors (squared)"
-    v, aligner, mel, far = regression(), load_model(packaged_weights("aligner")), MelLoss(), {}
+    v, aligner, mel, far = regression(), load_model(packaged_weights("aligner")), mel_loss, {}
     at_once, v.nar.stroke = v.nar.stroke, None
     hear = lambda z: torch.from_numpy(v.codec.decode_vectors(z).samples)[None]
     for r,other in pairs(rows):

@@ -120,13 +120,12 @@ def align(self:Aligner,
 def fits(self:Aligner,
     clip:Clip, # Speech
     text:str, # What is said, as written
-    worst:float=-2.3, # Below this mean log-probability the text is not what is said
 )->tuple: # Symbols with edges, and frames of each (none where text and sound do not fit)
     "Align a text as it is written, if it is what is said"
     symbols = Tokenizer("phonemes").symbols(text)
     try: frames, score = self.align(clip, symbols)
     except ValueError: return "", np.zeros(0, np.int64)
-    return (f" {symbols} ", frames) if score >= worst else ("", frames[:0])
+    return (f" {symbols} ", frames) if score >= -2.3 else ("", frames[:0])
 
 # %% ../nbs/46_align.ipynb #e1030a7d
 @patch

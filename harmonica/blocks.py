@@ -395,12 +395,10 @@ class TextEncoder(nn.Module):
     def __init__(self,
         vocab:int, # Symbols, 0 is padding
         d_model:int, # Width
-        n_conv:int=3, # Rounds of listening to neighbours
-        kernel:int=5, # Symbols seen at once
     ):
         super().__init__()
-        def conv(): return nn.Conv1d(d_model, d_model, kernel, padding=kernel//2, groups=d_model)
-        self.emb, rounds = nn.Embedding(vocab, d_model), range(n_conv)
+        def conv(): return nn.Conv1d(d_model, d_model, 5, padding=2, groups=d_model)
+        self.emb, rounds = nn.Embedding(vocab, d_model), range(3)   # of listening to neighbours
         self.norms = nn.ModuleList(nn.RMSNorm(d_model) for _ in rounds)
         self.convs = nn.ModuleList(conv() for _ in rounds)
         self.mixes = nn.ModuleList(nn.Linear(d_model, d_model) for _ in rounds)

@@ -167,15 +167,14 @@ def make_report(
     codec=None, # The codec that made it, or its name or file (default: the one that the cache names)
     out=None, # HTML file to write (default: report.html in the folder)
     clips:int=8, # Players
-    listen:int=48, # Clips to decode for loudness, where the cache does not know it
 )->Path: # The file
     "The data card of a cache as one HTML page with plots and players"
     f, ds = figures(cache), CodesDataset(cache, None, wordless=True)
     codec, lost = _codec_of(f["card"], codec)
     loud, origin = f["loudness"], "of the recordings, before it was made equal"
     if loud is None and codec:
-        loud = np.array([level(codec.decode(ds[i]["codes"])) for i in spread(ds, listen)])
-        origin = f"of {min(listen, len(ds))} clips decoded from codes"
+        loud = np.array([level(codec.decode(ds[i]["codes"])) for i in spread(ds, 48)])
+        origin = f"of {min(48, len(ds))} clips decoded from codes"
     silent = f"<p>Not to be heard here: {html.escape(lost)}.</p>"
     sound = [_heard(ds, codec, i) for i in spread(ds, clips)] if codec else [silent]
     parts = [*_facts(f), "<h2>How it spreads</h2>", _plots(f, loud, origin), *_left_out(f),

@@ -205,19 +205,19 @@ def _converted(src, name, nothing):
                      "or install ffmpeg, or convert it elsewhere to WAV, FLAC, OGG or MP3")
 
 # %% ../nbs/00_codec.ipynb #8b7c29ec
-def _no_room():
-    "For a folder of temporary files that is full: half a recording must not pass for the whole"
-    return ValueError(f"disk full at {tempfile.gettempdir()}, where recordings are unpacked: make room there, "
-                      "or set TMPDIR to another folder")
+def _full(place=None):
+    "For a full disk, or folder of temporary files: half a recording must not pass for the whole"
+    other = "choose another folder" if place else "set TMPDIR to another folder"
+    return ValueError(f"disk full at {place or tempfile.gettempdir()}: make room there, or {other}")
 
 def _by_ffmpeg(src, failed):
     with tempfile.TemporaryDirectory() as d:
         try:
             with open(Path(d)/"in", "wb") as f: shutil.copyfileobj(src, f)
-        except OSError as e: raise (_no_room() if e.errno == errno.ENOSPC else failed) from None
+        except OSError as e: raise (_full() if e.errno == errno.ENOSPC else failed) from None
         cmd = ["ffmpeg", "-nostdin", "-v", "error", "-i", f"{d}/in", *"-vn -map 0:a:0 -c:a pcm_s16le".split()]
         log = subprocess.run([*cmd, f"{d}/out.wav"], capture_output=True).stderr
-        if os.strerror(errno.ENOSPC).encode() in log: raise _no_room()
+        if os.strerror(errno.ENOSPC).encode() in log: raise _full()
         try: return sf.SoundFile(io.BytesIO((Path(d)/"out.wav").read_bytes()))
         except (OSError, sf.LibsndfileError): raise failed from None
 
@@ -233,7 +233,7 @@ def _by_pyav(av, src, failed):
         out.flush()
     except (av.FFmpegError, IndexError, ValueError):
         if kind is None: raise failed from None
-    except OSError as e: raise (_no_room() if e.errno == errno.ENOSPC else failed) from None
+    except OSError as e: raise (_full() if e.errno == errno.ENOSPC else failed) from None
     if kind is None: raise failed
     out.seek(0)
     return sf.SoundFile(out, **kind, format="RAW", subtype="FLOAT")
@@ -426,8 +426,8 @@ _FORMATS = {".wav":("WAV","PCM_16"), ".flac":("FLAC","PCM_16"), ".ogg":("OGG","V
             ".mp3":("MP3",None)}
 _RATES = dict(MP3=_MP3_RATES, OPUS=(8000, 12000, 16000, 24000, 48000))
 
-def _write_blocks(f, x, n=1<<16):
-    for i in range(0, len(x), n): f.write(x[i:i+n])
+def _write_blocks(f, x):
+    for i in range(0, len(x), 1<<16): f.write(x[i:i+(1<<16)])
 
 # %% ../nbs/00_codec.ipynb #439f35ae
 @patch
@@ -465,9 +465,9 @@ def save(self:Clip,
         tmp.write_bytes(sound)
         os.replace(tmp, path)
     except OSError as e:
-        full = e.errno == errno.ENOSPC
-        raise ValueError(f"disk full at '{path}': make room, or choose another folder" if full else
-                         f"'{path}' can't be written ({e.strerror or e}): choose a folder you may write to") from None
+        if e.errno == errno.ENOSPC: raise _full(path) from None
+        why = f"'{path}' can't be written ({e.strerror or e})"
+        raise ValueError(f"{why}: choose a folder you may write to") from None
     finally: tmp.unlink(missing_ok=True) if tmp.parent.is_dir() else None
     return path
 
@@ -583,14 +583,13 @@ def tidy(self:Clip,
 @patch
 def best(self:Clip,
     seconds:float=10., # Length of the window
-    min_seconds:float=1., # Refuse what is shorter than this, or has under half of this to hear
 )->Clip:
-    "The window with the most to hear in it"
-    need = f"give at least {min_seconds:g} s of speech, 3 s or more is best"
-    if self.seconds < min_seconds: raise ValueError(f"the sound is too short ({self.seconds:.2f} s): {need}")
+    "The window with the most to hear in it; a second, and half of one to hear, are the least"
+    need = "give at least 1 s of speech, 3 s or more is best"
+    if self.seconds < 1: raise ValueError(f"the sound is too short ({self.seconds:.2f} s): {need}")
     on, n, w = _heard(self), max(1, round(_HOP * self.rate)), max(1, round(seconds / _HOP))
     heard = on.sum() * _HOP
-    if heard < min_seconds / 2: raise ValueError(f"only {heard:.2f} s of the sound is audible: {need}")
+    if heard < .5: raise ValueError(f"only {heard:.2f} s of the sound is audible: {need}")
     if len(on) <= w: return self
     total = np.concatenate([[0], np.cumsum(on)])
     i = int((total[w:] - total[:-w]).argmax())

@@ -79,10 +79,9 @@ def _call(f, prog, argv):
 
 def _reason(e):
     "The error in words; where a disk is full, what to do"
-    from harmonica.files import FULL
+    from harmonica.files import FULL, cannot_write
     if getattr(e, "errno", None) not in FULL: return str(e) or type(e).__name__
-    where = f" at {e.filename}" if e.filename else ""
-    return f"disk full{where}: make room there and where temporary files go (TMPDIR names another folder for them)"
+    return str(cannot_write(e.filename or "the output or the folder of temporary files (TMPDIR names another)", e))
 
 def _complain(prog, text): print(f"{prog}: {' '.join(text.split())}", file=sys.stderr)
 

@@ -12,7 +12,7 @@ import torch, torch.nn.functional as F
 from fastcore.basics import patch
 from torch import nn, Tensor
 from .signal import stft
-from .microcodec import MelLoss, MicroCodec
+from .microcodec import MicroCodec, mel_loss
 
 # %% ../nbs/07_critic.ipynb #874bfa40
 class Discriminator(nn.Module):
@@ -52,7 +52,7 @@ class AdversarialLoss:
     def __init__(self,
         warmup:int=100, # Steps until critics are listened to in full
     ):
-        self.warmup, self.critics, self.mel = warmup, Discriminators(), MelLoss()
+        self.warmup, self.critics = warmup, Discriminators()
         self.heard = None # What `generator_loss` had the critics hear, for `discriminator_loss`, which comes next
 
 # %% ../nbs/07_critic.ipynb #5c0eef5a
@@ -123,7 +123,7 @@ def generator_loss(self:AdversarialLoss,
     if m.in_proj.weight.requires_grad: z, aside, parts = m.describe(batch)
     else: z = decoder_input(m, batch)
     made, pitch, off = m.retell(z, wav)
-    mel = self.mel.to(wav.device)(made, wav)
+    mel = mel_loss(made, wav, m.sample_rate)
     loss = self.mel_weight*(mel+aside) + self.pitch_weight*pitch
     parts = dict(parts, mel=mel.detach(), pitch=pitch.detach(), pitch_error=off)
     if not m.training: return loss, parts

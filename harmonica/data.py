@@ -8,7 +8,7 @@ Docs: https://harmonica-tts.github.io/harmonica/data.html.md"""
 __all__ = ['columns', 'SAVE_EVERY_SECONDS', 'Utterance', 'Card', 'make_card', 'read_card', 'check_card', 'Rejected',
            'check_words', 'check_length', 'missing_share', 'check_sound', 'tidied', 'peek', 'print_of', 'write_table',
            'write_shard', 'cached_ids', 'rejected', 'prepare', 'CodesDataset', 'sentence', 'other_prompt',
-           'prompt_and_target', 'other_voice', 'collate', 'BucketSampler', 'CodesLoader', 'make_loader']
+           'prompt_and_target', 'other_voice', 'collate', 'BucketSampler', 'CodesLoader']
 
 # %% ../nbs/20_data.ipynb #3f85f8de
 import copy, io, json, os, re, time, warnings, zlib
@@ -302,13 +302,13 @@ def rejected(
     return {k: why for k,(why,_) in _refusals(path).items() if why is not None}
 
 # %% ../nbs/20_data.ipynb #645134b9
-def _ahead(f, xs, threads, n=64):
-    "(x, f(x)) in order; f runs in threads, up to n ahead"
+def _ahead(f, xs, threads):
+    "(x, f(x)) in order; f runs in threads, up to 64 ahead"
     pool, queue = ThreadPoolExecutor(threads), deque()
     try:
         for x in xs:
             queue.append((x, pool.submit(f, x)))
-            if len(queue) > n:
+            if len(queue) > 64:
                 x, made = queue.popleft()
                 yield x, made.result()
         for x,made in queue: yield x, made.result()
@@ -757,11 +757,10 @@ def collate(
     group=1, # Prompt lengths are multiples of this
     p_continue=.3, # Share of prompts that are the utterance's own beginning
     p_no_prompt=.1, # Share of items without a prompt
-    frame_rate=None, # Where there is no dataset to ask
     p_other_voice=0., # Share of items that get `book0` from a copy at another pace, where there is one
 )->Batch:
     "Choose prompts and pad"
-    rng, rate = np.random.default_rng(rng), frame_rate or (dataset.frame_rate if dataset is not None else 50)
+    rng, rate = np.random.default_rng(rng), dataset.frame_rate if dataset is not None else 50
     lo, hi = [max(int(round(s*rate)), 1) for s in prompt_seconds]
     how = (rng, dataset, lo, hi, group, p_continue, p_no_prompt)
     prompts, targets, continues = zip(*[prompt_and_target(it, *how) for it in items])
@@ -777,14 +776,13 @@ def collate(
 # %% ../nbs/20_data.ipynb #6d3dcf86
 class BucketSampler:
     "Batches of utterances of like length, without end; knows where it is"
+    max_padding, blur = .1, .04 # largest share of padding in a batch; how much lengths are blurred before sorting
     def __init__(self,
         lengths, # Frames of each utterance, (N,)
         max_frames, # Frames a batch, padding included
         seed=0, # Decides the order
         shuffle=True, # New batches in new order each epoch; else by length, always the same
         max_items=None, # Utterances a batch
-        max_padding=.1, # Largest share of padding in a batch
-        blur=.04, # How much lengths are blurred before sorting
     ):
         store_attr()
         self.lengths, self.epoch, self.pos, self._plan = np.asarray(lengths), 0, 0, (None, None)
@@ -864,13 +862,14 @@ class CodesLoader:
     "Endless `Batch`es; each a function of the seed and its number"
     def __init__(self,
         dataset:CodesDataset, # Where items come from
-        sampler:BucketSampler, # Which of them make a batch
-        seed=0, # Decides the prompts
+        sampler:BucketSampler=None, # Which of them make a batch (default: buckets of `max_frames`)
+        seed=0, # Decides batches and prompts
         n_workers=0, # Processes that make batches ahead; 0 is fine unless the accelerator is very fast
+        max_frames=4000, # Frames a batch, where no sampler is given
         **collate_kw, # For `collate`
     ):
-        store_attr("dataset,sampler,seed,n_workers")
-        self.collate_kw = collate_kw
+        if sampler is None: sampler = BucketSampler(dataset.lengths, max_frames, seed)
+        store_attr("dataset,sampler,seed,n_workers,collate_kw")
 
 @patch
 def __getitem__(self:CodesLoader, job)->Batch:
@@ -901,16 +900,3 @@ def state_dict(self:CodesLoader)->dict: return self.sampler.state_dict()
 def load_state_dict(self:CodesLoader, state:dict):
     "Takes effect at the next `iter`"
     self.sampler.load_state_dict(state)
-
-# %% ../nbs/20_data.ipynb #5c54b3ce
-def make_loader(
-    dataset:CodesDataset, # Where items come from
-    sampler:BucketSampler=None, # Default: buckets of `max_frames`
-    seed=0, # Decides batches and prompts
-    n_workers=0, # Processes that make batches ahead
-    max_frames=4000, # Frames a batch, where no sampler is given
-    **collate_kw, # For `collate`
-)->CodesLoader:
-    "Batches from a cache, for ever"
-    if sampler is None: sampler = BucketSampler(dataset.lengths, max_frames, seed)
-    return CodesLoader(dataset, sampler, seed, n_workers, **collate_kw)

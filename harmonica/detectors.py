@@ -11,11 +11,11 @@ __all__ = ['NATURAL', 'LIMITS', 'KINDS', 'DOSES', 'PROMISED', 'spoil', 'time_str
 
 # %% ../nbs/68_detectors.ipynb #3b7f39e0
 import math, re
-from functools import lru_cache
 from types import SimpleNamespace
 import numpy as np
 from .codec import Clip, reference
 from .files import need
+from .signal import mel_filters
 from .text import normalize
 
 # %% ../nbs/68_detectors.ipynb #a7d3eeab
@@ -197,14 +197,10 @@ def clipping(
     return max(0., crowd(clip.samples), crowd(-clip.samples))
 
 # %% ../nbs/68_detectors.ipynb #c7f849a9
-@lru_cache(16)
 def band_filters(rate, n_fft, n, hi):
-    "Triangles evenly spaced in mel, (n, n_fft//2+1), each summing to 1"
-    mel = lambda f: 2595*np.log10(1 + f/700)
-    e = 700*(10**(np.linspace(mel(100.), mel(min(hi, .475*rate)), n+2)/2595) - 1)[:,None]
-    f = np.fft.rfftfreq(n_fft, 1/rate)
-    w = np.maximum(0, np.minimum((f - e[:-2])/(e[1:-1] - e[:-2]), (e[2:] - f)/(e[2:] - e[1:-1])))
-    return (w / np.maximum(w.sum(1, keepdims=True), 1e-9)).astype(np.float32)
+    "Triangles evenly spaced in mel, (n_fft//2+1,n), each summing to 1"
+    w = mel_filters(n, n_fft, rate, 100., min(hi, .475*rate)).numpy()
+    return w/np.maximum(w.sum(0), 1e-9)
 
 def bands(
     clip:Clip,
@@ -217,7 +213,7 @@ def bands(
     n_fft = 1 << (w-1).bit_length()
     x = np.pad(x, (0, max(0, w - len(x))))
     frames = np.lib.stride_tricks.sliding_window_view(x, w)[::h] * np.hanning(w).astype(np.float32)
-    F = band_filters(clip.rate, n_fft, n, hi).T
+    F = band_filters(clip.rate, n_fft, n, hi)
     power = lambda x: (abs(np.fft.rfft(x, n_fft))**2).astype(np.float32) @ F
     return np.concatenate([10*np.log10(power(frames[i:i+2000]) + 1e-9) for i in range(0, len(frames), 2000)])
 

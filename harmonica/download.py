@@ -12,7 +12,7 @@ import hashlib, http.client, os, shutil, stat, subprocess, tarfile, time, tomlli
 from importlib.resources import files
 from pathlib import Path, PurePosixPath, PureWindowsPath
 
-from .files import FULL, locked, writable
+from .files import FULL, cannot_write, locked, writable
 
 # %% ../nbs/19_download.ipynb #a4319014
 _table = tomllib.loads((files("harmonica")/"archives.toml").read_text(encoding="utf8"))
@@ -122,8 +122,7 @@ def _try(url, part, size, bar):
         part.unlink(missing_ok=True)
         raise
     except (OSError, http.client.HTTPException) as e:
-        if getattr(e, "errno", None) in FULL:
-            raise ValueError(f"no room left for {part.stem}: make room and run it again to go on") from None
+        if getattr(e, "errno", None) in FULL: raise cannot_write(part.with_suffix(""), e) from None
         return None, " ".join(str(e).split()) or type(e).__name__, True
 
 # %% ../nbs/19_download.ipynb #d1910008
@@ -239,11 +238,10 @@ def unpack(
         _unpack(archive, tmp, most)
         for p in sorted(tmp.iterdir()): _merge(p, root/p.name)
     except Exception as e:
-        why, place = " ".join(str(e).split()) or type(e).__name__, f"{archive.name} in {str(root)!r}"
-        if getattr(e, "errno", None) in FULL:
-            raise ValueError(f"no room left to unpack {place}: make room and run it again to go on") from None
+        if getattr(e, "errno", None) in FULL: raise cannot_write(root, e) from None
         _clear(tmp, mark)
         if isinstance(e, ValueError) and archive.name in str(e): raise
+        why = " ".join(str(e).split()) or type(e).__name__
         raise ValueError(f"can't unpack {archive.name} ({why}): remove it and download it again") from None
     _clear(tmp, mark)
     return root

@@ -95,7 +95,7 @@ def _log_bands(clip, n=1024):
     x = clip.to(24000).samples
     x = np.pad(x, (0, max(0, n - len(x))))
     frames, window = np.lib.stride_tricks.sliding_window_view(x, n)[::256], np.hanning(n).astype(np.float32)
-    F = band_filters(24000, n, 80, 11000.).T
+    F = band_filters(24000, n, 80, 11000.)
     level = lambda x: np.log(np.maximum(abs(np.fft.rfft(x*window)).astype(np.float32) @ F, 1e-2))
     return np.concatenate([level(frames[i:i+2000]) for i in range(0, len(frames), 2000)])
 

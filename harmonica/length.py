@@ -107,22 +107,22 @@ SLACK = dict(duration_predictor=(.5, 1.6), stop_token=(.2, 4.), length_prompt=(.
 # %% ../nbs/28_length.ipynb #f351f1b2
 class LengthControl(nn.Module):
     "What the model knows about time before it speaks"
+    n_lengths = 48 # coarse lengths told apart by length_prompt, six to an octave
     def __init__(self,
         mode:str, # duration_predictor, stop_token or length_prompt
         d_model:int, # Width of the text encodings
         spk_dim:int, # Length of the speaker vector
         hidden:int=256, # Inner width of the predictor
         frames_per_symbol:float=4., # The average to start from
-        n_lengths:int=48, # Coarse lengths told apart by length_prompt, six to an octave
         measured:bool=False, # Was it trained on measured durations? Then the estimate is what it will keep to
     ):
         super().__init__()
         if mode not in MODES:
             raise ValueError(f"length_control_mode {mode!r} is unknown: choose one of {', '.join(MODES)}")
-        self.mode, self.n_lengths, self.measured = mode, n_lengths, measured and mode != "stop_token"
+        self.mode, self.measured = mode, measured and mode != "stop_token"
         self.predict = (_Rate(frames_per_symbol) if mode=="stop_token" else
                         DurationPredictor(d_model, spk_dim, hidden, frames_per_symbol))
-        if mode=="length_prompt": self.told = nn.Embedding(n_lengths, d_model)
+        if mode=="length_prompt": self.told = nn.Embedding(self.n_lengths, d_model)
 
 # %% ../nbs/28_length.ipynb #7668b82e
 @patch

@@ -13,19 +13,17 @@ from importlib import import_module
 import numpy as np
 from .codec import Clip
 from .files import need
+from .signal import from_mel, mel_filters, to_mel
 
 # %% ../nbs/67_likeness.ipynb #6700000c
-def edges_off(
-    clip:Clip,
-    below:float=40., # What lies so far below the loudest hundredth of a second is an edge (dB)
-)->Clip: # At 16 kHz
-    "The clip without its quiet beginning and end"
+def edges_off(clip:Clip)->Clip: # At 16 kHz
+    "The clip without its beginning and end, where they lie 40 dB below the loudest hundredth of a second"
     clip = clip.to(16000)
     x = clip.samples
     n = len(x)//160
     if n < 10: return clip
     level = 10*np.log10((x[:n*160].reshape(n, 160)**2).mean(1) + 1e-10)
-    loud = np.flatnonzero(level > level.max() - below)
+    loud = np.flatnonzero(level > level.max() - 40)
     return Clip(x[loud[0]*160:(loud[-1]+1)*160], 16000)
 
 # %% ../nbs/67_likeness.ipynb #6700000d
@@ -67,15 +65,8 @@ class DVector:
 # %% ../nbs/67_likeness.ipynb #67000012
 _N, _HOP = 1024, 256   # samples of a window and from one to the next, at 16 kHz
 _window, _bins = np.hanning(_N), np.fft.rfftfreq(_N, 1/16000)
-
-def _triangles(n=40, low=60., high=8000.):
-    "Bands evenly spaced in mel, (513,n), and their middles (Hz)"
-    mel = np.linspace(*(2595*np.log10(1 + f/700) for f in (low, high)), n+2)
-    hz = 700*(10**(mel/2595) - 1)
-    low, mid, high = hz[:-2], hz[1:-1], hz[2:]
-    up, down = (_bins[:,None] - low)/(mid - low), (high - _bins[:,None])/(high - mid)
-    return np.maximum(0, np.minimum(up, down)), mid
-_bands, _middles = _triangles()
+_bands = mel_filters(40, _N, 16000, 60.).double().numpy()
+_middles = from_mel(np.linspace(to_mel(60.), to_mel(8000.), 42))[1:-1]   # Hz
 
 # What the long-term spectrum of read speech is like: the level of each band over that of the loudest, dB
 SPEECH = np.array([-13, -4, 0, -2, -3, -3, -2, -3, -7, -10, -13, -15, -17, -19, -21, -21, -21, -20, -21, -22,

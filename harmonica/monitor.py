@@ -188,10 +188,9 @@ def _follows(w):
 def looks(
     model,       # An `AR`
     batch,       # A `Batch` on its device
-    n:int=2,     # Look at so many of its utterances: maps take memory
 )->tuple: # alignment (layers,heads), entropy (layers,heads) and the best head's map (S,L) of the first utterance
     "How each head of an AR attends to the text while speaking"
-    batch, body = batch[:n], model.body
+    batch, body = batch[:2], model.body   # maps take memory
     layers = sorted({round(i*(body.n_layers-1)/3) for i in range(4)})
     with undisturbed(model), body.watch(layers) as maps: model.loss(batch)
     g, L = model.cfg.group, batch.text.shape[1]

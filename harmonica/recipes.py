@@ -27,7 +27,7 @@ from .crops import AudioCrops
 from .microcodec import MicroCodec
 from .phones import phone_classes
 from .text import Tokenizer
-from .data import BucketSampler, CodesDataset, make_loader, prepare
+from .data import BucketSampler, CodesDataset, CodesLoader, prepare
 from .corpora import corpus, hf
 from .scale import OWNER, RollingCache, sweep, temporary
 from .speech import SpeechCrops, SpeechStore
@@ -112,7 +112,7 @@ def supply(
     kw = _prompting(d, group, nar)
     sampler = BucketSampler(ds.lengths, budget, t.seed, max_items=t.batch_size)
     valid = _valid(cfg, dirs, codec, tok, most, budget, kw)
-    return Supply(make_loader(ds, sampler, t.seed, t.n_workers, **kw), valid, tok, ds.card, codec, dirs, ds)
+    return Supply(CodesLoader(ds, sampler, t.seed, t.n_workers, **kw), valid, tok, ds.card, codec, dirs, ds)
 
 # %% ../nbs/55_recipes.ipynb #fb954541
 def _through(cfg, group, device, nar):
@@ -123,7 +123,7 @@ def _through(cfg, group, device, nar):
     kw = _prompting(d, group, nar)
     def load(path, n):
         ds = CodesDataset(path, "train", codec, tok, most, nar)
-        return make_loader(ds, BucketSampler(ds.lengths, budget, t.seed+n, max_items=t.batch_size), t.seed+n,
+        return CodesLoader(ds, BucketSampler(ds.lengths, budget, t.seed+n, max_items=t.batch_size), t.seed+n,
             t.n_workers, **kw)
     if not d.cache_dir or isinstance(d.cache_dir, list): _need("data.cache_dir", "one folder for the codes of a stream")
     w = RollingCache(speech_of(d), codec, d.cache_dir, load, d.cache_hours, d.cache_passes,
@@ -142,7 +142,7 @@ def _valid(cfg, dirs, codec, tok, most, budget, kw):
     sampler = BucketSampler(ds.lengths, budget, 0, shuffle=False, max_items=t.batch_size)
     plan = sampler.plan(0)
     keep = max(1, min(len(plan), round(len(plan)*n/len(ds))))
-    made = make_loader(ds, sampler, 0, **{**kw, "p_other_voice": 0.})
+    made = CodesLoader(ds, sampler, 0, **{**kw, "p_other_voice": 0.})
     return [made[((0, int(i)), plan[int(i)])] for i in np.linspace(0, len(plan)-1, keep)]
 
 # %% ../nbs/55_recipes.ipynb #0879bfa7

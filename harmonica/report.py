@@ -8,9 +8,10 @@ Docs: https://harmonica-tts.github.io/harmonica/report.html.md"""
 __all__ = ['METRICS', 'SCHEMA', 'interval', 'Metric', 'summary', 'Report', 'listening_page', 'preferences']
 
 # %% ../nbs/66_report.ipynb #66000004
-import base64, io, json, math
+import base64, io, json, math, tomllib
 from dataclasses import dataclass
 from html import escape
+from importlib.resources import files
 from pathlib import Path
 from typing import Callable
 
@@ -107,36 +108,14 @@ def summary(
     return {k: v for k,v in out.items() if v is not None}, rates
 
 # %% ../nbs/66_report.ipynb #66000017
-def _is(kind, about="", **more): return dict(type=kind, **(dict(description=about) if about else {}), **more)
-
-def _map(of, about="", **more): return _is("object", about, additionalProperties=of, **more)
-
-# %% ../nbs/66_report.ipynb #fbb8f115
-_number, _text = _is(["number", "null"]), _is(["string", "null"])
-_row = dict(id=_is("string"), wav=_text, text=_text, heard=_is("string"),
-    error=_is("string", "why the clip could not be made or read"), seconds=_number,
-    failures=_map(_is(["boolean", "null"])), symptoms=_map(_is("number")), heard_original=_is("string"),
-    **{k: _is("integer") for k in ("words", "word_edits", "word_edits_original", "chars", "char_edits")},
-    **{k: _is("boolean", "no other speaker's prompt is nearer than the clip's own") if m.yes
-        else _is(["number", "null"], m.name.split(" (")[0]) for k,m in METRICS.items() if m.alone})
-_row["lost"] = _is("boolean", "more than half of the words wrong, or silence, cut short or endless")
-
-# %% ../nbs/66_report.ipynb #dab5fcc1
-_figure = _is("object", required=["value", "low", "high", "n"],
-    properties=dict(value=_is("number"), low=_number, high=_number, n=_is("integer")))
-_whole = dict(schema=dict(const="harmonica-results"), version=dict(const=1), kind=dict(enum=["speech", "codec"],
-    description="whether speech was judged, or what a codec does to it"), name=_is("string"), settings=_is("object",
-    "what was asked for: recogniser, scores, limits, seed, draws, threads"), not_measured=_map(_is("string"),
-    "score: why it is absent"), n=_is("integer", "clips"), failure_rates=_map(_is("number"),
-    "failure: share of the clips in which it could be judged"), overall=_map(_figure, "figure, or failure_NAME: value "
-    "and 95% bootstrap interval over clips; wer and cer are sums of " "edits over sums of words, rtf seconds of work "
-    "over seconds of sound, lost and failed shares of the clips"), books=_is("array", "codec only: a book's entries "
-    "used, that as a share of what so many frames could use, perplexity"), codec=_is("object",
-    "codec only: name, hash, rates, sizes, threads"), speakers=_is("integer", "speakers whose prompts nearest chooses "
-    "from; one over it is chance"), by_set=_map(_map(_figure), "set: the figures of `overall` for its rows alone, "
-    "where rows name more than one set"), items=_is("array", items=_is("object", required=["id"], properties=_row)))
-SCHEMA = {"$schema": "https://json-schema.org/draft/2020-12/schema", "title": "harmonica-results", **_is("object",
-    required="schema version kind name settings not_measured n failure_rates overall items".split(), properties=_whole)}
+SCHEMA = tomllib.loads((files("harmonica")/"results.toml").read_text(encoding="utf8"))
+SCHEMA["properties"]["by_set"]["additionalProperties"]["additionalProperties"] = (
+    SCHEMA["properties"]["overall"]["additionalProperties"])
+_row = SCHEMA["properties"]["items"]["items"]["properties"]
+_told = dict(type="boolean", description="no other speaker's prompt is nearer than the clip's own")
+for _key,_m in METRICS.items():
+    if _m.alone: _row[_key] = _told if _m.yes else dict(type=["number", "null"], description=_m.name.split(" (")[0])
+_row["lost"] = dict(type="boolean", description="more than half of the words wrong, or silence, cut short or endless")
 
 # %% ../nbs/66_report.ipynb #31279d74
 class Report:
@@ -357,24 +336,7 @@ def _beside(this, other):
     return table([("mean a clip", *names.values(), "difference [95%]", "p", "better"), *rows])
 
 # %% ../nbs/66_report.ipynb #66000042
-_script = """const data=document.body.dataset.key,store='harmonica '+data.length+data.slice(-40);
-const key=JSON.parse(new TextDecoder().decode(Uint8Array.from(atob(data),c=>c.charCodeAt(0))));
-const chosen=i=>(document.querySelector(`input[name=q${i}]:checked`)||{}).value||null;
-const taken=(k,c)=>c==='left'?k.left:c==='right'?k.right:c;
-const choices=()=>key.map((k,i)=>({...k,choice:chosen(i),preferred:taken(k,chosen(i))}));
-const tell=()=>{const c=choices(),d=c.filter(x=>x.choice).length;
-document.getElementById('left').textContent=`${d} of ${key.length} answered`;
-document.getElementById('save').disabled=!d;
-try{localStorage.setItem(store,JSON.stringify(c.map(x=>x.choice)))}catch{}};
-try{(JSON.parse(localStorage.getItem(store))||[]).forEach((v,i)=>{
-const b=v&&document.querySelector(`input[name=q${i}][value=${v}]`);if(b)b.checked=true})}catch{}
-document.addEventListener('change',tell);tell();
-const hush=e=>document.querySelectorAll('audio').forEach(a=>{if(a!==e.target)a.pause()});
-document.addEventListener('play',hush,true);
-document.getElementById('save').onclick=()=>{
-const text=JSON.stringify({schema:'harmonica-listening',version:1,choices:choices()},null,1);
-const u=URL.createObjectURL(new Blob([text],{type:'application/json'}));
-const l=document.createElement('a');l.href=u;l.download='choices.json';l.click()};"""
+_script = (files("harmonica")/"listening.js").read_text(encoding="utf8")
 
 # %% ../nbs/66_report.ipynb #a5d7fafb
 def _question(q, of, text, left, right):

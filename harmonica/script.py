@@ -119,12 +119,11 @@ def _srt_time(t):
 # %% ../nbs/79_script.ipynb #cba8d9c1
 def srt(
     words:list, # (word, start, end) in seconds, as `clip.words`
-    width:int=42, # Letters a line
 )->str:
-    "Words as SubRip subtitles"
+    "Words as SubRip subtitles, 42 letters a line at most"
     cues = []
     for w,a,b in words:
-        full = not cues or len(cues[-1][0])+1+len(w) > width or cues[-1][0][-1] in ".!?"
+        full = not cues or len(cues[-1][0])+1+len(w) > 42 or cues[-1][0][-1] in ".!?"
         if full: cues.append([w, a, b])
         else: cues[-1] = [cues[-1][0]+" "+w, cues[-1][1], b]
     lines = enumerate(cues, 1)

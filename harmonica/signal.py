@@ -61,9 +61,10 @@ def mel_filters(
     n_mels:int, # Bands
     n_fft:int, # Window, samples
     rate:int, # Samples a second
+    low:float=0., high:float=None, # Hz (default: up to rate/2)
 )->Tensor: # (n_fft/2+1,n_mels)
     "Triangles on the mel scale, each one high at its middle"
-    edges = from_mel(np.linspace(0, to_mel(rate/2), n_mels+2))
+    edges = from_mel(np.linspace(to_mel(low), to_mel(high or rate/2), n_mels+2))
     f = np.linspace(0, rate/2, n_fft//2+1)[:,None]
     up, down = (f-edges[:-2])/(edges[1:-1]-edges[:-2]), (edges[2:]-f)/(edges[2:]-edges[1:-1])
     return torch.from_numpy(np.maximum(0, np.minimum(up, down)).astype(np.float32))

@@ -140,11 +140,10 @@ class SpeechCrops(Endless):
         batch:int=12, # Crops
         seconds:float=1.28, # Of each
         seed:int=0,
-        balance:float=.4, # See `SpeechStore.chances`
         vary:float=.5, # Share of crops that are varied
     ):
         self.store, self.T, self.batch, self.seed, self.vary = store, round(seconds*50), batch, seed, vary
-        p = store.chances(balance)*np.array([r["frames"] >= 1.3*self.T for r in store.rows])
+        p = store.chances()*np.array([r["frames"] >= 1.3*self.T for r in store.rows])
         if not p.any(): raise ValueError(f"no utterance holds {1.3*seconds:.1f} s: give longer ones, or shorter crops")
         self.p = p/p.sum()
 

@@ -9,6 +9,7 @@ __all__ = ['Studio', 'picture', 'left_out']
 
 # %% ../nbs/65_studio.ipynb #82094309
 import base64, html, io, re, threading, warnings
+from importlib.resources import files
 from pathlib import Path
 import numpy as np
 from fastcore.basics import patch
@@ -125,32 +126,7 @@ def make_takes(self:Studio, w):
     self.undoer.on_click(lambda _: self.undo())
 
 # %% ../nbs/65_studio.ipynb #3e8342c5
-_RECORD = """(async b => {
-  if (b.rec) return b.rec.stop();
-  let mic;
-  try { mic = await navigator.mediaDevices.getUserMedia({audio: true}) }
-  catch (e) { b.textContent = 'No microphone: ' + e.message; return }
-  const rec = b.rec = new MediaRecorder(mic), parts = [], began = Date.now();
-  const ear = new AudioContext(), meter = ear.createAnalyser(), wave = new Float32Array(meter.fftSize);
-  ear.createMediaStreamSource(mic).connect(meter);
-  const tick = setInterval(() => {
-    meter.getFloatTimeDomainData(wave);
-    const level = Math.min(8, Math.round(8 * Math.sqrt(Math.max(...wave.map(Math.abs)))));
-    const shown = '\u25ae'.repeat(level) + '\u25af'.repeat(8 - level);
-    b.textContent = `Stop ${Math.round((Date.now() - began) / 1000)} s ${shown}`;
-  }, 200);
-  rec.ondataavailable = e => parts.push(e.data);
-  rec.onstop = async () => {
-    clearInterval(tick); ear.close(); mic.getTracks().forEach(t => t.stop()); b.rec = null; b.textContent = 'Record';
-    const sound = await new AudioContext({sampleRate: 24000}).decodeAudioData(await new Blob(parts).arrayBuffer());
-    const whole = v => 32767 * Math.max(-1, Math.min(1, v));
-    const bytes = new Uint8Array(Int16Array.from(sound.getChannelData(0), whole).buffer);
-    let s = ''; for (let i = 0; i < bytes.length; i += 32768) s += String.fromCharCode(...bytes.subarray(i, i + 32768));
-    const box = document.querySelector('.NAME textarea'); box.value = btoa(s);
-    for (const e of ['input', 'change']) box.dispatchEvent(new Event(e, {bubbles: true}));
-  };
-  rec.start(); setTimeout(() => rec.state == 'recording' && rec.stop(), 15000);
-})(this)"""
+_RECORD = (files("harmonica")/"record.js").read_text(encoding="utf8")
 
 # %% ../nbs/65_studio.ipynb #9d2a16c3
 @patch

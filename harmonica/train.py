@@ -44,13 +44,12 @@ def pick_device(
 def device_selftest(
     device, # To be trusted?
     lengths=(64, 1100, 1500), # Places to attend to
-    tol:float=.01, # Largest error allowed, as a share of the largest value
 )->list: # What is wrong, in words; empty: nothing
     "Compare attention and a tiny transformer on `device` with the CPU"
     device, g, found = torch.device(device), torch.Generator().manual_seed(0), []
     def check(what, got, want):
         err = float((got.detach().float().cpu()-want).abs().max()/want.abs().max())
-        if not err <= tol:
+        if not err <= .01:
             found.append(f"{what} on {device.type} is off by {err:.1%} of its largest value: "
                 f"update torch (this is {torch.__version__}), or use --device cpu")
     for n in lengths:
@@ -82,7 +81,6 @@ PRECISIONS = dict(fp32=torch.float32, bf16=torch.bfloat16, fp16=torch.float16)
 def pick_precision(
     device:torch.device,
     wanted:str="auto", # fp32, bf16, fp16, or auto: measure
-    gain:float=1.2, # How much faster half precision must be to be worth it
     size:int=1024, # Of the matrices multiplied
 )->str: # fp32, bf16 or fp16
     "What to compute in"
@@ -100,8 +98,8 @@ def pick_precision(
         except (RuntimeError, TypeError): return float("inf") # not every Mac knows bfloat16
     took = {k: seconds(PRECISIONS[k]) for k in ("fp32", "bf16", *["fp16"]*(device.type == "cuda"))}
     best = min(took, key=took.get)
-    if took["bf16"] <= took[best]*gain: best = "bf16"   # needs no scaler
-    return best if took[best]*gain < took["fp32"] else "fp32"
+    if took["bf16"] <= took[best]*1.2: best = "bf16"   # needs no scaler
+    return best if took[best]*1.2 < took["fp32"] else "fp32"   # half precision must be worth it
 
 # %% ../nbs/50_train.ipynb #57259c69
 def keep_pages()->bool: # Was it heard? Only glibc knows how

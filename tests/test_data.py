@@ -8,7 +8,7 @@ from harmonica.codec import Clip
 from harmonica.corpora import speed_perturb
 from harmonica.batch import Batch
 from harmonica.data import (BucketSampler, CodesDataset, Rejected, Utterance, prompt_and_target, write_shard,
-    cached_ids, collate, make_card, make_loader, other_prompt, other_voice, prepare, read_card, rejected, tidied)
+    cached_ids, collate, make_card, CodesLoader, other_prompt, other_voice, prepare, read_card, rejected, tidied)
 
 RATE = 24000
 
@@ -395,7 +395,7 @@ def test_bad_budget():
 # --- loader
 
 def test_loader_resumes_exactly(fake):
-    make = lambda: make_loader(_ds(fake), max_frames=6000, seed=4, group=2)
+    make = lambda: CodesLoader(_ds(fake), max_frames=6000, seed=4, group=2)
     whole = list(islice(make(), 40)) # more than an epoch
     for stop in (1, 7, 30):
         a = make()
@@ -408,8 +408,8 @@ def test_loader_resumes_exactly(fake):
 
 def test_workers_change_nothing(fake):
     ds = CodesDataset(fake, tokenizer=Letters())
-    alone = list(islice(make_loader(ds, max_frames=6000), 6))
-    l = make_loader(ds, max_frames=6000, n_workers=2)
+    alone = list(islice(CodesLoader(ds, max_frames=6000), 6))
+    l = CodesLoader(ds, max_frames=6000, n_workers=2)
     it = iter(l)
     several = [next(it) for _ in range(6)]
     assert all(same(a,b) for a,b in zip(alone, several))
@@ -417,16 +417,16 @@ def test_workers_change_nothing(fake):
     del it
 
 def test_batch_is_a_function_of_its_number(fake):
-    l = make_loader(_ds(fake), max_frames=6000)
+    l = CodesLoader(_ds(fake), max_frames=6000)
     s = BucketSampler(_ds(fake).lengths, 6000)
     third = list(islice(l, 3))[2]
     assert same(third, l[((0,2), s.plan(0)[2])])
-    other = make_loader(_ds(fake), max_frames=6000, seed=1)
+    other = CodesLoader(_ds(fake), max_frames=6000, seed=1)
     assert not same(third, list(islice(other, 3))[2])
 
 def test_loader_is_cheap(fake):
     ds = _ds(fake)
-    l = make_loader(ds, max_frames=20000)
+    l = CodesLoader(ds, max_frames=20000)
     for i in range(len(ds)): ds.tokens(i)
     it = iter(l)
     next(it)

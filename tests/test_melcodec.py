@@ -9,7 +9,7 @@ from harmonica.codec import Clip, load_codec, packaged_voice
 from harmonica.data import Utterance
 from harmonica.flow import (FlowBatch, FlowLoader, FlowNAR, FlowNARConfig, RetoldCrops, disguise, flow_times,
     measure_spread, warp_matrix, widen)
-from harmonica.melcodec import PITCH_SPREAD, MelCodec, MelCodecConfig, SpectralLoss, SpeechBatch
+from harmonica.melcodec import PITCH_SPREAD, MelCodec, MelCodecConfig, SpeechBatch, spectral_loss
 from harmonica.signal import fill_unvoiced, find_pitch, glide, log_mel, overlap_add, phase, pulses, stft
 from harmonica.speech import SpeechCrops, SpeechStore, prepare_speech
 
@@ -133,7 +133,7 @@ def test_hash_depends_on_what_makes_codes(codec):
 
 def test_spectral_loss_hears_only_what_there_is():
     g = torch.Generator().manual_seed(0)
-    loss, low = SpectralLoss(), torch.from_numpy(tone(200).samples)[None]
+    loss, low = spectral_loss, torch.from_numpy(tone(200).samples)[None]
     high = torch.randn(1, 24000, generator=g)*.001
     s = torch.fft.rfft(high)
     s[:, :9000] = 0
@@ -492,6 +492,6 @@ def test_the_packaged_vocoder_has_learned(reader):
     plain.load_state_dict({k: v for k, v in mel.state_dict().items() if k in ("mean", "basis", "spread")}, strict=False)
     wav = torch.from_numpy(reader.samples[:len(reader)//480*480])[None]
     z = mel.analyse(reader)[None, :wav.shape[1]//480]
-    with torch.no_grad(): off = [float(SpectralLoss()(c.vocode(z), wav, torch.tensor([7600.]))) for c in (mel, plain)]
+    with torch.no_grad(): off = [float(spectral_loss(c.vocode(z), wav, torch.tensor([7600.]))) for c in (mel, plain)]
     assert off[0] < .85*off[1]
     assert mel.encode(reader).shape[0] == 8

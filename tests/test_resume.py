@@ -8,7 +8,7 @@ import numpy as np, pytest, torch
 from torch import nn
 from harmonica.ar import AR, ARConfig
 from harmonica.checkpoint import load_checkpoint
-from harmonica.data import BucketSampler, CodesDataset, write_shard, make_loader
+from harmonica.data import BucketSampler, CodesDataset, write_shard, CodesLoader
 from harmonica.crops import AudioCrops
 from harmonica.microcodec import MicroCodec, MicroCodecConfig
 from harmonica.monitor import CodebookUse, Gradients
@@ -76,7 +76,7 @@ def trainer(kind, data, folder, accum=2, steps=STEPS, slow=0., n_workers=2, save
         loss = Watched(lambda t, b: t.model.loss(b), folder/"order.txt")
     else:
         ds = CodesDataset(data/"codes", "train", None, Letters())
-        loader = make_loader(ds, BucketSampler(ds.lengths, 90, 5), 5, n_workers, prompt_seconds=(.1, .3),
+        loader = CodesLoader(ds, BucketSampler(ds.lengths, 90, 5), 5, n_workers, prompt_seconds=(.1, .3),
             group=2 if kind == "ar" else 1)
         common = dict(vocab_size=24, n_q=N_Q, n_bins=BINS, d_model=16, n_heads=2, n_layers=2, d_ff=32, dropout=.1,
             code_dim=4, speaker_dim=8)

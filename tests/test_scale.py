@@ -4,7 +4,7 @@ import numpy as np, pytest, torch
 from itertools import islice
 from harmonica.codec import load_codec
 from harmonica.scale import RollingCache, prepare_many
-from harmonica.data import CodesDataset, write_shard, cached_ids, make_card, make_loader, prepare, rejected
+from harmonica.data import CodesDataset, write_shard, cached_ids, make_card, CodesLoader, prepare, rejected
 
 # the same made corpus and codec in this process and in others
 COMMON = '''
@@ -164,7 +164,7 @@ def test_a_hundred_thousand_open_in_a_second_and_deal_batches_in_5_ms(large):
     ds = CodesDataset(large, tokenizer=Letters())
     opened = time.process_time()-a
     assert len(ds) == 100_000 and opened < 1., opened
-    loader = make_loader(ds, max_frames=400)
+    loader = CodesLoader(ds, max_frames=400)
     s = iter(loader)
     next(s)
     took = [] # the first one plans the epoch
@@ -188,7 +188,7 @@ class Rows:
     def load_state_dict(self, s): self.at = s["at"]
 
 def window(folder, n=120, hours=.004, stream=None):
-    def load(path, k): return make_loader(CodesDataset(path, tokenizer=Letters()), max_frames=100, seed=3+k)
+    def load(path, k): return CodesLoader(CodesDataset(path, tokenizer=Letters()), max_frames=100, seed=3+k)
     return RollingCache(stream or Rows(n), Toy(), folder, load, hours, passes=2, step=10)
 def same(a, b):
     return a.ids == b.ids and torch.equal(a.codes, b.codes) and torch.equal(a.prompt, b.prompt) and torch.equal(a.text,
