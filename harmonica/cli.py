@@ -341,8 +341,8 @@ def _test_set(files, split, limit):
     from harmonica.eval import read_rows
     for f in map(str.strip, files.split(",")):
         if not Path(f).is_file(): raise ValueError(f"{f!r} is not there: give a .jsonl file with a row a clip")
-        if not f.lower().endswith((".jsonl", ".json")):
-            raise ValueError(f"{f!r} is no test set: give a .jsonl file with a row a clip")
+        if not f.lower().endswith((".jsonl", ".csv", ".tsv")):
+            raise ValueError(f"{f!r} is no test set: give a .jsonl, .csv or .tsv file with a row a clip")
     if limit is not None and limit < 1: raise ValueError(f"--limit {limit}: give 1 or more, or leave it out")
     return read_rows(files, split, limit)
 

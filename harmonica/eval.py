@@ -22,26 +22,13 @@ from .detectors import LIMITS, heard_in, judge, symptoms, words
 from .files import writable
 from .judges import Judges, content, mel_distance
 from .likeness import nearest_voice
+from .lists import is_list, list_rows
 from .report import Report, summary
 
 # %% ../nbs/70_eval.ipynb #b03ffd1f
 _paths = ("wav", "prompt", "truth", "original")
 
-def _is_table(v): return isinstance(v, (str, Path)) and str(v).endswith((".jsonl", ".json"))
-
-# %% ../nbs/70_eval.ipynb #87750d88
-def _lines(path):
-    "The rows of a file"
-    p = Path(path)
-    if not p.is_file(): raise ValueError(f"no test set {p}: give a .jsonl file with a row a clip")
-    for i,l in enumerate(p.read_text(encoding="utf-8").splitlines(), 1):
-        if not l.strip(): continue
-        try: row = json.loads(l)
-        except json.JSONDecodeError as e:
-            raise ValueError(f"{p} line {i} is not JSON ({e.msg}): give one object a line") from None
-        if not isinstance(row, dict):
-            raise ValueError(f"{p} line {i} is not an object: give one like {{\"text\": ..., \"wav\": ...}}")
-        yield row
+def _is_table(v): return isinstance(v, (str, Path)) and is_list(v)
 
 # %% ../nbs/70_eval.ipynb #70000003
 def _row(r, i, base):
@@ -80,7 +67,7 @@ def read_rows(
     if isinstance(files, (list, tuple)) and len(files) > 1 and all(map(_is_table, files)):
         parts = [(Path(f).resolve().parent.name, read_rows(f, split, limit)) for f in files]   # each a set of its own
         return _once([dict(r, set=r.get("set") or name) for name,rows in parts for r in rows])
-    if _is_table(items): rows, base = list(_lines(items)), Path(items).parent
+    if _is_table(items): rows, base = [r for _,r in list_rows(items)], Path(items).parent
     else: rows, base = [items] if isinstance(items, (dict, Clip, str, Path)) else list(items), Path()
     rows = _once([r for i,x in enumerate(rows) if (r := _row(x, i, base)) and split in (None, r.get("split"))])
     if not rows:

@@ -50,6 +50,12 @@ class Studio:
 # %% ../nbs/65_studio.ipynb #ace9416f
 def _row(w, *children): return w.HBox(children, layout=w.Layout(flex_flow="row wrap", align_items="center"))
 
+@patch
+def _say(self:Studio, message, more=""): self.says.value = html.escape(message)+more
+
+@patch
+def _chosen(self:Studio, _): self.look.value = self.looks.get(self.who.value, "")
+
 # %% ../nbs/65_studio.ipynb #c7e34a39
 @patch
 def make_voices(self:Studio, w):
@@ -247,12 +253,6 @@ def chosen(self:Studio)->Voice:
         packaged = self.packaged[name]
         self.voices[name] = self.ready() if packaged is None else self.ready().like(packaged)
     return self.voices[name]
-
-@patch
-def _say(self:Studio, message, more=""): self.says.value = html.escape(message)+more
-
-@patch
-def _chosen(self:Studio, _): self.look.value = self.looks.get(self.who.value, "")
 
 # %% ../nbs/65_studio.ipynb #a5cf1aa9
 @patch

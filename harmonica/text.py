@@ -500,9 +500,7 @@ def measures(text:str)->str:
     return re.sub(r"(?<=[\w)])\^\s?([-–+]?\d+|[a-z]\b)", lambda m: f" {_raised(m[1])} ", text)
 
 # %% ../nbs/10_text.ipynb #a7125e00
-_ops = {"+": "plus", "-": "minus", "–": "minus", "*": "times", "×": "times", "x": "times", "/": "divided by",
-        "÷": "divided by", "^": "to the power of", "=": "equals", "<": "less than", ">": "greater than",
-        "≤": "at most", "≥": "at least"}
+_ops = _T["operators"]
 
 def _raised(n):
     if n in ("2", "3"): return "squared" if n == "2" else "cubed"

@@ -291,8 +291,8 @@ def test_evaluate_mistakes(capsys, tmp_path):
     refused(capsys, "--testset", "evaluate")
     refused(capsys, "give one of", "evaluate", "--testset", "a.jsonl", "--wavs", "b.jsonl")
     refused(capsys, "is not there", "evaluate", "--testset", tmp_path/"no.jsonl", "--output", tmp_path/"r.json")
-    (tmp_path/"x.csv").write_text("wav\n")
-    refused(capsys, "is no test set", "evaluate", "--wavs", tmp_path/"x.csv", "--output", tmp_path/"r.json")
+    (tmp_path/"x.txt").write_text("wav\n")
+    refused(capsys, "is no test set", "evaluate", "--wavs", tmp_path/"x.txt", "--output", tmp_path/"r.json")
     (tmp_path/"list.jsonl").write_text('{"text": ["a"], "wav": "a.wav"}\n')
     refused(capsys, "--limit 0", "evaluate", "--wavs", tmp_path/"list.jsonl", "--limit", 0, "--output",
         tmp_path/"r.json")

@@ -139,7 +139,7 @@ def test_gibberish(reader, said):
     assert "gibberish" not in evaluate(r, judges=Judges("", lambda c: said), progress=False).failure_rates
     assert failures(reader, said, heard="blah")["gibberish"]
 
-@pytest.mark.parametrize("items,kw,match", [([], {}, "empty test set"), ("none.jsonl", {}, "no test set"),
+@pytest.mark.parametrize("items,kw,match", [([], {}, "empty test set"), ("none.jsonl", {}, "can't read 'none.jsonl'"),
     ([dict(text="a")], {}, "has no wav"), ([dict(wav="x.wav")], dict(voice=FakeVoice(None)), "no text to speak"),
     (["x.wav"], dict(judges="charm"), "unknown score"),
     (["x.wav"], dict(asr="/no/such/folder"), "no folder|pip install"),
@@ -162,10 +162,17 @@ def test_manifest_mistakes(tmp_path):
     p.write_text('{"wav": "a.wav"}\n{oops\n')
     with pytest.raises(ValueError, match="line 2 is not JSON"): read_rows(p)
     p.write_text("3\n")
-    with pytest.raises(ValueError, match="not an object"): read_rows(p)
+    with pytest.raises(ValueError, match="line 1 holds int"): read_rows(p)
     p.write_text('{"audio": "sub/a.wav", "text": "x", "speaker": "s"}\n{"audio": "sub/a.wav"}\n')
     r = read_rows(p)
     assert r[0]["wav"] == str(tmp_path.resolve()/"sub/a.wav") and [x["id"] for x in r] == ["a", "a-2"]
+
+def test_a_test_set_is_a_list_like_any_other(tmp_path):
+    "With the mark of Windows before it, a separator of lines within a sentence, or as a table"
+    (tmp_path/"m.jsonl").write_text('\ufeff{"wav": "a.wav", "text": "one\u2028two"}\n', encoding="utf-8")
+    (tmp_path/"m.csv").write_text('audio,text\na.wav,"one, two"\n')
+    assert [read_rows(tmp_path/f)[0]["text"] for f in ("m.jsonl", "m.csv")] == ["one\u2028two", "one, two"]
+    assert len({read_rows(tmp_path/f)[0]["wav"] for f in ("m.jsonl", "m.csv")}) == 1
 
 def test_absent_extras_name_the_command(monkeypatch):
     real = importlib.util.find_spec
