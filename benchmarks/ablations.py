@@ -1,11 +1,15 @@
 #!/usr/bin/env python3
 """Three questions, each answered by training a model a few times at micro size on cached codes.
 
-    ablations.py length   --codes DIR [DIR ...] [--steps 400]     AR: the three length controls: predicted and spoken length against the true one
-    ablations.py forcing  --codes DIR [DIR ...] [--steps 400]     AR: what scheduled sampling does to accuracy when the model hears itself
-    ablations.py speakers --codes DIR [DIR ...] --items ITEMS     NAR, behind the packaged AR: likeness by the number of speakers that it learned from
+    ablations.py length   --codes DIR [DIR ...] [--steps 400]     AR: the three length controls: predicted and spoken
+                          length against the true one
+    ablations.py forcing  --codes DIR [DIR ...] [--steps 400]     AR: what scheduled sampling does to accuracy when the
+                          model hears itself
+    ablations.py speakers --codes DIR [DIR ...] --items ITEMS     NAR: likeness by the speakers that it learned from
 
-DIR are caches made by harmonica-preprocess, with a split `valid`. Runs go to --out (default runs/ablations) and are resumed if they are there, with KIND.png; a table on the screen; KIND.json beside this file, from where the notebooks draw. ITEMS is a .jsonl with text and prompt in each row.
+DIR are caches made by harmonica-preprocess, with a split `valid`. Runs go to --out (default runs/ablations) and are
+resumed if they are there, with KIND.png; a table on the screen; KIND.json beside this file, from where the notebooks
+draw. ITEMS is a .jsonl with text and prompt in each row.
 """
 import argparse, json, os, shutil
 from dataclasses import replace

@@ -1,12 +1,14 @@
 #!/usr/bin/env python3
 """Do the words stand in book 0? A linear probe tells the phone of a frame from the entry that book 0 chose for it.
 
-    codec.py probe  --sound DIR --valid DIR [CODEC ...]      the packaged codec, or others: share of frames whose phone is guessed wrong
-    codec.py distil --sound DIR --valid DIR [--steps 300]    two codecs from nothing, the same but for the phones that one is taught: what do they give?
+    codec.py probe  --sound DIR --valid DIR [CODEC ...]      the packaged codec, or others: share of frames whose phone
+                    is guessed wrong
+    codec.py distil --sound DIR --valid DIR [--steps 300]    two codecs, the same but for phones that one is taught
     codec.py use    --valid DIR [CODEC ...]                  how evenly the entries of each book are used
-    codec.py curves --run NAME=RUN ...                       the curves of training runs, thinned, with the sound heard in an update, and what twice the steps would give
+    codec.py curves --run NAME=RUN ...                       curves of training runs, and what twice the steps give
 
-DIR are made by harmonica-preprocess --codec none, of splits train and valid, from speech whose phones are known. A table on the screen, and all in --out (codec.json beside this file),
+DIR are made by harmonica-preprocess --codec none, of splits train and valid, from speech whose phones are known. A
+table on the screen, and all in --out (codec.json beside this file),
 from where the notebook on the codec draws its pictures.
 For everything else about a codec: harmonica-evaluate --wavs ROWS.jsonl --codec micro --asr WHISPER.
 """
@@ -24,7 +26,8 @@ def frames(codec, folder, n, seed=0):
     "Vectors of book 0 and phones of at least `n` frames"
     crops, x, y, got = AudioCrops(folder, 8, 2.56, seed, spoil=0., phoned=1.), [], [], 0
     if not len(crops.taught):
-        raise SystemExit(f"{folder}: no phones are known there; prepare manifests with phonemes and durations, or leave --aligner at its default")
+        raise SystemExit(f"{folder}: no phones are known there; prepare manifests with phonemes and durations, or "
+            f"leave --aligner at its default")
     for b in crops:
         z, known = codec.rvq.books[0][codec.to_codes(b.wav)[:,0]], b.phones >= 0
         x.append(z[known])
@@ -82,7 +85,8 @@ def use(codec, valid, ranks=33):
         share=[[float(f"{v:.3g}") for v in row.sort(descending=True).values[at]] for row in p])
 
 def curves(run, points=50):
-    "What a run's log says, thinned; and a + b/steps^c through the measured losses, to say what twice the steps would give"
+    ("What a run's log says, thinned; and a + b/steps^c through the measured losses, to say what twice the steps would "
+        "give")
     from scipy.optimize import curve_fit
     log = [json.loads(l) for l in open(Path(run)/"log.jsonl")]
     heard = [r for r in log if r.get("seconds")][-1]
@@ -120,7 +124,8 @@ def main():
         found = {c: probe(load_codec(c), a.sound, a.valid) if a.kind == "probe" else use(load_codec(c), a.valid)
             for c in a.codecs}
     for name,r in found.items():
-        print(name, *(f"  {k}: {v['fit'] if isinstance(v, dict) and 'fit' in v else '...' if isinstance(v, dict) else str(v)[:150]}" for k,v in r.items()), sep="\n")
+        short = lambda v: v.get("fit", "...") if isinstance(v, dict) else str(v)[:150]
+        print(name, *(f"  {k}: {short(v)}" for k,v in r.items()), sep="\n")
     out = Path(a.out)
     kept = json.loads(out.read_text()) if out.exists() else {}
     out.write_text(json.dumps({**kept, a.kind: {**kept.get(a.kind, {}), **found} if a.kind == "curves" else found})

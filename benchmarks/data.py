@@ -5,12 +5,13 @@
     python benchmarks/data.py --device cuda      measure that device's encoding
     python benchmarks/data.py --only cache       encode, memory or cache
 
-Times are CPU seconds (and wall in brackets) on CPU, where other work shares the cores, and wall seconds on other devices."""
-import argparse, json, math, os, resource, subprocess, sys, tempfile, time
+Times are CPU seconds (and wall in brackets) on CPU, where other work shares the cores, and wall seconds on other
+devices."""
+import argparse, json, math, subprocess, sys, tempfile, time
 from pathlib import Path
 import numpy as np, torch
 from harmonica.codec import Clip, load_codec
-from harmonica.data import CodesDataset, Utterance, collate, make_card, CodesLoader, prepare, tidied, write_shard
+from harmonica.data import CodesDataset, Utterance, collate, CodesLoader, prepare, tidied, write_shard
 
 class Clock:
     "CPU and wall seconds since it was made"
@@ -62,7 +63,7 @@ def encode(args, res):
         codec.batches.clear()
         c = Clock()
         prepare(us, codec, d/"codes", **kw)
-        total, inside, batches = c(), codec.took.copy(), list(codec.batches)
+        total, inside = c(), codec.took.copy()
         clips = [tidied(u, codec.sample_rate) for u in us]
         codec.took[:] = 0
         codec.batches.clear()
@@ -75,9 +76,12 @@ def encode(args, res):
         inside=inside.tolist(), bare=bare.tolist(), share=float(share), rtf=float(total[w]/hours/3600),
         codec_rtf=float(bare[w]/hours/3600), other_seconds_per_hour=other.tolist())
     print(f"encoding on {args.device}, {codec.name}, {n} clips, {hours*3600:.0f} s of speech\n"
-          f"  prepare {total[0]:.2f} s CPU ({total[1]:.2f} wall), of it the codec {inside[0]:.2f} ({inside[1]:.2f}); the codec alone {bare[0]:.2f} ({bare[1]:.2f})\n"
-          f"  the codec is busy {100*share:.0f}% of the time ({100*inside[0]/total[0]:.0f}% of all CPU time is its own); real-time factor {total[w]/hours/3600:.4f}\n"
-          f"  reading, tidying, checking, writing: {other[0]:.1f} s CPU an hour of speech: one process feeds a codec of up to {3600/(9*other[0]):.0f} x real time at 90%")
+          f"  prepare {total[0]:.2f} s CPU ({total[1]:.2f} wall), of it the codec {inside[0]:.2f} ({inside[1]:.2f}); "
+              f"the codec alone {bare[0]:.2f} ({bare[1]:.2f})\n"
+          f"  the codec is busy {100*share:.0f}% of the time ({100*inside[0]/total[0]:.0f}% of all CPU time is its "
+              f"own); real-time factor {total[w]/hours/3600:.4f}\n"
+          f"  reading, tidying, checking, writing: {other[0]:.1f} s CPU an hour of speech: one process feeds a codec "
+              f"of up to {3600/(9*other[0]):.0f} x real time at 90%")
 
 CHILD = '''
 import resource, sys, numpy as np, torch
@@ -87,7 +91,7 @@ class Toy:
     name,sample_rate,frame_rate,n_q,codebook_size,hash = 'toy',24000,50,8,1024,'feedc0ffee00'
     def encode(self, c): return torch.zeros(8, len(c)//480, dtype=torch.long)
 t = np.arange(14400); few = [(.3*np.sin(t*.02*(i+1))).astype(np.float32) for i in range(8)]
-peak = lambda: resource.getrusage(resource.RUSAGE_SELF).ru_maxrss/(1 if sys.platform == 'darwin' else 1024)/(1024 if sys.platform == 'darwin' else 1)
+peak = lambda: resource.getrusage(resource.RUSAGE_SELF).ru_maxrss/(1024**2 if sys.platform == "darwin" else 1024)
 def us(a, b):
     for i in range(a, b): yield Utterance(Clip(few[i%8].copy(), 24000), f'sentence {i}', f's{i%50}', id=f'u{i}')
 prepare(us(0, 600), Toy(), sys.argv[1]+'-warm', progress=False); before = peak()
@@ -162,7 +166,9 @@ def cache(args, res):
             nexts = np.median(nexts, 0)*1e3
             rows.append(dict(rows=n, bytes=size, open=opened.tolist(), random_batch_ms=took.tolist(),
                 plan=planned.tolist(), next_batch_ms=nexts.tolist(), own_mb=own))
-            print(f"{n:<8} {size/1e6:<12.1f} {opened[0]:.3f} ({opened[1]:.3f})       {planned[0]:.3f} ({planned[1]:.3f})        {took[0]:.2f} ({took[1]:.2f})       {nexts[0]:.2f} ({nexts[1]:.2f})     {own:.1f}")
+            print(f"{n:<8} {size/1e6:<12.1f} {opened[0]:.3f} ({opened[1]:.3f})       {planned[0]:.3f} "
+                f"({planned[1]:.3f})        {took[0]:.2f} ({took[1]:.2f})       {nexts[0]:.2f} ({nexts[1]:.2f})     "
+                    f"{own:.1f}")
             del ds, loader, it
             for f in (Path(d)/"c").glob("*"): f.unlink()
             (Path(d)/"c").rmdir()
@@ -174,11 +180,14 @@ def extrapolate(args, res):
     n, rtf = H*3600/per, res.get("encode", {}).get("rtf")
     for name,rate,n_q in (("micro",50,8), ("encodec_24khz",75,8)):
         size = H*3600*rate*n_q*2+n*230 # 230 bytes: id, text, names
-        print(f"{H} hours, {name}: {size/1e9:.0f} GB of codes in {n/500:.0f} files of 500 utterances, {n/1e6:.0f}M utterances of {per:g} s")
+        print(f"{H} hours, {name}: {size/1e9:.0f} GB of codes in {n/500:.0f} files of 500 utterances, {n/1e6:.0f}M "
+            f"utterances of {per:g} s")
     if "cache" in res:
         a, b = res["cache"][0], res["cache"][-1]
         grow = (b["open"][0]-a["open"][0])/(b["rows"]-a["rows"])
-        print(f"  opening {n/1e6:.0f}M rows at {grow*1e6:.2f} s CPU a million: about {grow*n:.0f} s; their own memory about {b['own_mb']/b['rows']*n/1e3:.1f} GB; a machine that trains on its share of files has its share of both")
+        print(f"  opening {n/1e6:.0f}M rows at {grow*1e6:.2f} s CPU a million: about {grow*n:.0f} s; their own memory "
+            f"about {b['own_mb']/b['rows']*n/1e3:.1f} GB; a machine that trains on its share of files has its share "
+                f"of both")
     speeds = {f"this {args.device} ({res['encode']['codec']}, measured)": rtf} if rtf else {}
     speeds |= {"a device 100 x faster than real time": .01, "a device 500 x faster than real time": .002}
     res["60k"] = {}

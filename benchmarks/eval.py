@@ -1,12 +1,15 @@
 #!/usr/bin/env python3
 """Measures the measuring.
 
-    eval.py detectors FOLDER ... [--most 300] [--asr WHISPER]   rates of the failure detectors -> benchmarks/detectors.json
-    eval.py speed [FOLDER] [--clips 60] [--workers 2] [--without distillmos]           what judging a clip costs, part by part and as a whole, and the memory it takes
+    eval.py detectors FOLDER ... [--most 300] [--asr WHISPER]
+        rates of the failure detectors -> benchmarks/detectors.json
+    eval.py speed [FOLDER] [--clips 60] [--workers 2] [--without distillmos]
+        what judging a clip costs, part by part and as a whole, and the memory it takes
 
-FOLDER holds a manifest.jsonl with a row a clip: audio, text, split (train or valid), source. Without one, `speed` judges the packaged voice.
+FOLDER holds a manifest.jsonl with a row a clip: audio, text, split (train or valid), source. Without one, `speed`
+judges the packaged voice.
 """
-import argparse, json, os, resource, sys, tempfile, time
+import argparse, json, resource, sys, tempfile, time
 from pathlib import Path
 import numpy as np, torch
 from tqdm import tqdm
@@ -126,7 +129,8 @@ def gibberish(R, folders, asr, healthy=25, broken=4, seed=0):
 
 def table(R):
     "The figures as text"
-    out = [f"{'failure':10}{'false alarms: train':>20}{'valid':>8}{'all':>8}   detected at each dose (* from here on 95 of 100 are promised)"]
+    out = [f"{'failure':10}{'false alarms: train':>20}{'valid':>8}{'all':>8}   detected at each dose (* from here on "
+        f"95 of 100 are promised)"]
     for k,doses in R["detected"].items():
         fa = R["false_alarms"].get("silence" if k == "muted" else k, {})
         pc = lambda s: f"{100*fa[s]['rate']:.2f}%" if fa.get(s) else "–"
@@ -176,10 +180,13 @@ def speed(folders=(), n=60, workers=2, seconds=5., leave=()):
             t, c = time.perf_counter(), usage()
             evaluate(made[:m], judges=Judges(scores, workers=workers), progress=sys.stderr.isatty(), n_boot=100)
             took[m] = (time.perf_counter() - t, usage() - c)
-            print(f"{m} clips by {workers} processes: {took[m][0]:.1f} s, {took[m][1]:.1f} processor seconds, largest process {peak():.0f} MB", flush=True)
+            print(f"{m} clips by {workers} processes: {took[m][0]:.1f} s, {took[m][1]:.1f} processor seconds, largest "
+                f"process {peak():.0f} MB", flush=True)
         each, cost = ((took[n][i] - took[n//3][i])/(n - n//3) for i in (0, 1))
         start = took[n][1] - n*cost
-        print(f"1000 clips: {each*1000 + took[n][0] - n*each:.0f} s on this machine as busy as it is; {(1000*cost + start)/workers:.0f} s on {workers} idle cores ({1000*cost:.0f} processor ms a clip, {start:.0f} s to start)")
+        print(f"1000 clips: {each*1000 + took[n][0] - n*each:.0f} s on this machine as busy as it is; "
+            f"{(1000*cost + start)/workers:.0f} s on {workers} idle cores ({1000*cost:.0f} processor ms a clip, "
+                f"{start:.0f} s to start)")
 
 def main(argv=None):
     ap = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)

@@ -6,7 +6,8 @@
     export.py --folder my-voice     a folder that harmonica-export has written (default: written anew)
 
 sizes: the folder, and what must be installed. speed: processor seconds of one thread for a second of speech, part by
-part, turn by turn, the best of --repeat. start: a process that says one sentence, its processor seconds and most memory.
+part, turn by turn, the best of --repeat. start: a process that says one sentence, its processor seconds and most
+memory.
 Prints JSON; --out keeps it.
 """
 import argparse, importlib.util, json, os, re, subprocess, sys, tempfile, time

@@ -3,11 +3,14 @@
     python benchmarks/fuzz.py                       500 byte flips and 500 structure flips of each kind of file
     python benchmarks/fuzz.py --count 5000          5,000 of each
     python benchmarks/fuzz.py --only cache model    some kinds
-    python benchmarks/fuzz.py --seed 3 --seconds 600 --json benchmarks/fuzz.json    what is done in 10 minutes, added to what was done with other seeds
+    python benchmarks/fuzz.py --seed 3 --seconds 600 --json benchmarks/fuzz.json
+                                                    10 minutes' worth, added to what was done with other seeds
 
-Kinds: manifest, config, checkpoint, model, voice, cache, archive, audio, testset, lexicon, report, codes, text. Prints, for each, how many
-were read, refused, and escaped, and the slowest one (CPU seconds); over 5 s escapes, too. An input that never ends shows where it stands after a minute."""
-import argparse, collections, copy, faulthandler, functools, io, json, random, resource, sys, tarfile, tempfile, time, warnings, zipfile
+Kinds: manifest, config, checkpoint, model, voice, cache, archive, audio, testset, lexicon, report, codes, text. Prints,
+for each, how many were read, refused, and escaped, and the slowest one (CPU seconds); over 5 s escapes, too.
+An input that never ends shows where it stands after a minute."""
+import argparse, collections, copy, faulthandler, functools, io, json, random
+import resource, sys, tarfile, tempfile, time, warnings, zipfile
 from pathlib import Path
 import numpy as np
 import torch
@@ -214,7 +217,8 @@ def memory_MB(): return round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
 
 
 def run(count, only=(), seed=0, say=print, seconds=None):
-    "kind -> Counter of read, refused and escaped; the slowest input (CPU seconds) and the memory of the process (MB) stand in it, too"
+    ("kind -> Counter of read, refused and escaped; the slowest input (CPU seconds) and the memory of the process (MB) "
+        "stand in it, too")
     total, before = {}, memory_MB()   # other tests of the same process may have needed more
     with tempfile.TemporaryDirectory() as tmp, warnings.catch_warnings():
         warnings.simplefilter("ignore")
@@ -244,7 +248,8 @@ def run(count, only=(), seed=0, say=print, seconds=None):
             n["slowest_s"], n["memory_MB"] = round(slowest, 3), memory_MB()
             if n["memory_MB"] > max(1000, before+200): n["escaped: more than 1 GB of memory"] += 1
             total[name] = n
-            say(f"{name:12} {n['read']} read, {n['refused']} refused, {escaped(n)} escaped; the slowest {n['slowest_s']} s; {n['memory_MB']} MB", flush=True)
+            say(f"{name:12} {n['read']} read, {n['refused']} refused, {escaped(n)} escaped; the slowest "
+                f"{n['slowest_s']} s; {n['memory_MB']} MB", flush=True)
             for k,v in n.most_common():
                 if k.startswith("escaped"): say(f"    {v} {k}")
     return total

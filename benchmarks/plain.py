@@ -1,6 +1,7 @@
 """The yardstick: a plain modern decoder, as anyone would write it
 
-Rotary positions, RMSNorm, SwiGLU, scaled_dot_product_attention, no biases; one sequence of text, prompt and target tokens under one causal mask. No trick that is ours is in it."""
+Rotary positions, RMSNorm, SwiGLU, scaled_dot_product_attention, no biases; one sequence of text, prompt and target
+tokens under one causal mask. No trick that is ours is in it."""
 import torch, torch.nn as nn, torch.nn.functional as F
 
 def rope(x, cos, sin):

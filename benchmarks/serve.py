@@ -1,5 +1,6 @@
 #!/usr/bin/env python3
-"""harmonica-serve under load, on loopback: the server is started, clients ask for sentence after sentence, and what they met is told.
+"""harmonica-serve under load, on loopback: the server is started, clients ask for sentence after sentence, and what
+they met is told.
 
     serve.py [--clients 50] [--seconds 120]      requests lost, first-byte p50 / p95 (s), seconds of speech a second
 
@@ -46,7 +47,8 @@ def main():
     with socket.socket() as s:
         s.bind(("127.0.0.1", 0))
         port = s.getsockname()[1]
-    server = subprocess.Popen([sys.executable, "-c", f"import sys; from harmonica.serve import serve; sys.exit(serve(['--port', '{port}', '--max-queue', '{a.clients+10}']))"], stdout=subprocess.PIPE, text=True)
+    server = subprocess.Popen([sys.executable, "-c", f"import sys; from harmonica.serve import serve; "
+        f"sys.exit(serve(['--port', '{port}', '--max-queue', '{a.clients+10}']))"], stdout=subprocess.PIPE, text=True)
     try:
         if "is open" not in (server.stdout.readline() or ""): sys.exit("the server did not start")
         time.sleep(2)

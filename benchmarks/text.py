@@ -2,14 +2,16 @@
 
     text.py categories             share of tests/readings.txt that is read as a person would, by category
     text.py speed                  milliseconds for 1,000 characters
-    text.py fuzz [--n 200000]      random texts of all Unicode: nothing takes a second, nothing fails but with our own message
+    text.py fuzz [--n 200000]      random texts of all Unicode: nothing takes a second, nothing fails but with our own
+                                   message
 """
 import argparse, collections, random, sys, time, warnings
 from pathlib import Path
 from harmonica.text import Tokenizer, normalize, sentences
 
 sys.path.insert(0, str(Path(__file__).parents[1]/"tests"))
-DENSE = "On 5 May 2024 Dr. Lee paid $3.50 for 2 kg of rice at 9:30 am; call 555-123-4567 or see www.example.com for 10-12% off. "
+DENSE = ("On 5 May 2024 Dr. Lee paid $3.50 for 2 kg of rice at 9:30 am; call 555-123-4567 or see www.example.com for "
+    "10-12% off. ")
 
 def categories():
     from test_text_readings import CASES, right
@@ -35,7 +37,9 @@ def texts(n, seed):
     dice = random.Random(seed)
     planes = [(32, 127), (32, 127), (0, 0x250), (0x250, 0x3000), (0x3000, 0xd800), (0xd800, 0xe000), (0xe000, 0x10000),
         (0x10000, 0x110000)]
-    bits = "5 10 1984 2024 3.5 1,000 .5 -7 $ € % ° ° kg km/h x ^ = + - – / : . , ; ! ? ( ) [ ] [[ ]] < > & # @ ' \" * _ ` ~ | \\ \n \n- \t Mr. St. II IV X I A am p.m. Jan May Mon th st s the and to of www. .com http:// &amp; <b> ![ ]( ˈ é ½ ² Ⅷ ➀ \u202e \u200b \ufeff \x1b[0m".split(" ")
+    bits = ("5 10 1984 2024 3.5 1,000 .5 -7 $ € % ° ° kg km/h x ^ = + - – / : . , ; ! ? ( ) [ ] [[ ]] < > & # @ ' \" * "
+        "_ ` ~ | \\ \n \n- \t Mr. St. II IV X I A am p.m. Jan May Mon th st s the and to of www. .com http:// &amp; "
+            "<b> ![ ]( ˈ é ½ ² Ⅷ ➀ \u202e \u200b \ufeff \x1b[0m").split(" ")
     for _ in range(n):
         kind = dice.random()
         if kind < .4: yield "".join(chr(dice.randrange(*dice.choice(planes))) for _ in range(dice.randrange(1, 80)))
@@ -60,7 +64,8 @@ def fuzz(n, seed, sound):
             if "\n" in str(e): bad.append((s, e))
         except Exception as e: bad.append((s, e))
         slow = max(slow, (time.process_time()-began, s))
-    print(f"{n} texts, {refused} refused in one line, {len(bad)} failures; the slowest took {slow[0]:.2f} s of CPU: {slow[1][:60]!r}")
+    print(f"{n} texts, {refused} refused in one line, {len(bad)} failures; the slowest took {slow[0]:.2f} s of CPU: "
+        f"{slow[1][:60]!r}")
     for s,e in bad[:10]: print(f"  {type(e).__name__} {e}: {s!r}")
     return not bad and slow[0] < 1
 

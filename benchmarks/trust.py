@@ -1,17 +1,26 @@
 #!/usr/bin/env python3
-"""What stands behind SECURITY.md, measured. Each kind prints a table and keeps it in trust.json beside this file (or where --out says).
+"""What stands behind SECURITY.md, measured. Each kind prints a table and keeps it in trust.json beside this file (or
+where --out says).
 
-    trust.py                                   what is kept there, beside what must hold; exit code 1 where something does not
+    trust.py                                   what is kept there, beside what must hold; exit code 1 where something
+                                               does not
     trust.py all [SPEECH] [--real REAL]        every kind again, one after the other
-    trust.py watermark  SPEECH [--real REAL]   made speech, marked here: found after compression, noise and cutting? Real clips taken for made ones,
-                                               and what the mark costs in quality and likeness (SPEECH rows with prompt; wants harmonica-tts[eval])
+    trust.py watermark  SPEECH [--real REAL]   made speech, marked here: found after compression, noise and cutting?
+                        Real clips taken for made ones,
+                                               and what the mark costs in quality and likeness (SPEECH rows with prompt;
+                                               wants harmonica-tts[eval])
     trust.py soak       [--n 2000]             sentences through one Voice: memory and pace from the first to the last
-    trust.py threads    [--n 8]                threads that share one fresh Voice, a fork after use, and spawn: the same sound as alone
+    trust.py threads    [--n 8]                threads that share one fresh Voice, a fork after use, and spawn: the same
+                        sound as alone
     trust.py kills      [--n 200] [--only server]
-                                               SIGKILL at random moments of download, preprocessing, training, synthesis and serving: nothing that was
-                                               reported saved is lost, nothing half-written has a final name, the next run goes on to the same result
-    trust.py fuzz       [--n 100000]           broken inputs of every kind, as of fuzz.py, which keeps its counts in fuzz.json
-    trust.py licences                          the licence of every package that the installed extras bring; exit code 1 where one is GPL
+                                               SIGKILL at random moments of download, preprocessing, training, synthesis
+                                               and serving: nothing that was
+                                               reported saved is lost, nothing half-written has a final name, the next
+                                               run goes on to the same result
+    trust.py fuzz       [--n 100000]           broken inputs of every kind, as of fuzz.py, which keeps its counts in
+                        fuzz.json
+    trust.py licences                          the licence of every package that the installed extras bring; exit code 1
+                                               where one is GPL
 
 SPEECH and REAL are .jsonl files with wav (or audio) in each row, or folders of sound files.
 """
@@ -32,7 +41,8 @@ def clips(path, limit):
     return rows[::max(1, len(rows)//limit)][:limit]
 
 def at_rate(clip, kind, kbps):
-    "A clip through a lossy format at about so many kbit/s, by bisection of libsndfile's one dial; the clip, and the rate it came to"
+    ("A clip through a lossy format at about so many kbit/s, by bisection of libsndfile's one dial; the clip, and the "
+        "rate it came to")
     import io, soundfile as sf
     from harmonica import Clip
     x, low, high = clip.samples.clip(-1, 1), 0., 1.
@@ -162,7 +172,8 @@ def group_lives(pid):
     return True
 
 class Killed:
-    "One thing that is killed while it works: `work` in a forked process, again and again over one folder, until it comes to its end"
+    ("One thing that is killed while it works: `work` in a forked process, again and again over one folder, until it "
+        "comes to its end")
     def __init__(self, d):
         self.top, self.world = d, d/"world"
         self.make()
@@ -512,23 +523,27 @@ def verdicts(have):
         for k in ("MP3 64 kbit/s", "Opus 24 kbit/s", "16 kHz", "20 dB noise", "cut to 2 s"):
             yield f"the mark is found after {k}", f"{w[k]['found']:.1%} of {w[k]['clips']}", w[k]["found"] >= .9
         if r := w.get("real speech"):
-            yield "real clips taken for made ones: none of 1,000", f"{r['found']*r['clips']:.0f} of {r['clips']}", not r["found"] and r["clips"] >= 1000
+            yield "real clips taken for made ones: none of 1,000", f"{r['found']*r['clips']:.0f} of {r['clips']}", (
+                not r["found"] and r["clips"] >= 1000)
         for k in ("distillmos", "ge2e", "dvec"):
             if c := w.get(f"change of {k}"):
                 yield f"the mark changes {k} by less than .02", f"{c['mean']:+.4f} over {c['clips']}", c["mean"] > -.02
     if f := t.get("fuzz"):
         n = sum(column(f, "inputs"))
-        yield "100,000 broken inputs, each a result or one line", f"{n} inputs, {sum(column(f, 'escaped'))} escaped", n >= 100000 and not sum(column(f, "escaped"))
+        yield "100,000 broken inputs, each a result or one line", f"{n} inputs, {sum(column(f, 'escaped'))} escaped", (
+            n >= 100000 and not sum(column(f, "escaped")))
         yield "none takes 5 s or 1 GB", f"{max(column(f, 'slowest_s'))} s, {max(column(f, 'memory_MB'))} MB", max(
             column(f, "slowest_s")) < 5 and max(column(f, "memory_MB")) < 1000
     if k := t.get("kills"):
         n, other = sum(column(k, "kills")), sum(column(k, "other_results"))
-        yield "200 kills: nothing saved is lost, nothing is half-written, the next run goes on", f"{n} kills, {other} other results", n >= 200 and not other
+        yield "200 kills: nothing saved is lost, nothing is half-written, the next run goes on", (f"{n} kills, {other} "
+            f"other results"), n >= 200 and not other
     if s := t.get("soak"):
         first, last = list(s.values())[0], list(s.values())[-1]
         n, grown, slower = int(list(s)[-1].split()[0]), last["memory_MB"]/first["memory_MB"]-1, last[
             "cpu_s_a_sentence"]/first["cpu_s_a_sentence"]-1
-        yield "2,000 sentences: memory grows less than 5% after the first 100", f"{grown:+.1%} after {n}", n >= 2000 and grown < .05
+        yield "2,000 sentences: memory grows less than 5% after the first 100", f"{grown:+.1%} after {n}", (
+            n >= 2000 and grown < .05)
         yield "no slowdown (CPU time a sentence, last hundred against first)", f"{slower:+.1%}", slower < .1
     if h := t.get("threads"):
         for k,v in h.items(): yield f"{k}: the same sound as alone", "same" if v["same"] else "another", v["same"]
