@@ -179,6 +179,7 @@ def tidied(
     if flat > .002: raise Rejected(f"clipped: {100*flat:.1f}% of its samples are at the ceiling")
     check_length(clip.seconds, u.text, limits)
     clip.loudness = float(10*np.log10(np.mean(10**(raw.levels()[raw.active()]/10)))) # of the speech
+    clip.recorded = raw.rate # samples a second, before
     return clip
 
 # %% ../nbs/20_data.ipynb #20d00005

@@ -77,12 +77,12 @@ def prepare_speech(
 def lay_out(u, codec, aligner, tokenizer, min_seconds, max_seconds):
     "A row of the index, and what goes into the three files"
     clip = tidied(u, 24000, (min_seconds, max_seconds), wordless=True)
-    n = len(clip)//FRAME
+    n, band = len(clip)//FRAME, min(clip.recorded/2, 12000.)
     clip = Clip(clip.samples[:n*FRAME], 24000)
     codes = np.zeros(n) if codec is None else codec.encode(clip)[0].numpy()[:n]
     tokens, durations = token_durations(u, clip, n, aligner, tokenizer)
-    row = dict(id=u.id, frames=n, speaker=u.speaker, source=u.source, band=min(Clip.load(u.audio).rate/2, 12000.),
-               text=u.text, tokens=tokens, durations=durations)
+    row = dict(id=u.id, frames=n, speaker=u.speaker, source=u.source, band=band, text=u.text,
+               tokens=tokens, durations=durations)
     return row, ((clip.samples*32767).clip(-32768, 32767).astype("<i2"), measure_speech(clip), codes.astype("<i2"))
 
 # %% ../nbs/24_speech.ipynb #ebe916b4
