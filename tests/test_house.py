@@ -225,7 +225,7 @@ def test_pins_lie_within_the_ranges():
 
 def test_everything_needed_is_packed():
     patterns = ast.literal_eval(re.search(r"package_data=\{\"harmonica\": (\[.*?\])\}",
-        (ROOT/"setup.py").read_text())[1])
+        (ROOT/"setup.py").read_text(), re.S)[1])
     packed = {p for g in patterns for p in (ROOT/"harmonica").glob(g)}
     there = {p for p in (ROOT/"harmonica").rglob("*") if p.is_file() and p.suffix not in (".py", ".pyc")}
     assert there <= packed, f"setup.py does not pack {[p.name for p in there-packed]}"
