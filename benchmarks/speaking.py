@@ -5,7 +5,8 @@
                                                      processor's own speed allows
     speaking.py first                                 CPU time until the first sound of a stream (chunk=.2)
     speaking.py long [--characters 100000]            a long text as a stream: memory at the beginning and the end, loudness and
-                                                     likeness of the first minute and the last; --within MINUTES stops it earlier
+                                                     likeness of the first minute and the last; a line every twenty sentences; --within MINUTES or
+                                                     Ctrl-C ends it with what was reached, --from-sentence N goes on from there
 
 Writes a table to the screen, and speaking.json into the folder --out, where it keeps what others have measured there. `long` wants the extra `eval`.
 """
@@ -13,6 +14,7 @@ import argparse, json, resource, sys, time
 from pathlib import Path
 import numpy as np
 from harmonica import Clip, Voice
+from harmonica.infer import Sampling
 
 SENTENCES = ("It was late, and nobody came to the old house by the river.", "The train leaves at ten from the other platform.",
     "Nine small boats came back before the storm reached the bay.", "She put down her book, and listened to the wind outside.",
@@ -32,7 +34,7 @@ class Parts:
         for m in (v.ar, v.nar, v.vocoder): m.requires_grad_(False)    # or torch's counter looks for gradients
         v.ar.generate = self.timed("ar", v.ar.generate)
         infer.paint = self.timed("flow", infer.paint)
-        v.vocoder.decode_batch = self.timed("vocoder", v.vocoder.decode_batch)
+        v.vocoder.decode_vectors = self.timed("vocoder", v.vocoder.decode_vectors)
 
     def timed(self, part, f):
         def run(*args, **kw):
@@ -110,32 +112,39 @@ def megabytes():
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss/(2**20 if sys.platform == "darwin" else 1024)
 
 def long(a):
+    "A long text as a stream. Ctrl-C and --within end it with what was reached; --from-sentence goes on behind what an earlier run has said"
     from harmonica.likeness import DVector, flat
     v, d, text = Voice.load(a.voice), DVector(), ""
     while len(text) < a.characters: text += " ".join(SENTENCES[i % 8] for i in range(len(text) % 7, len(text) % 7 + 9))+"\n\n"
-    text = text[:a.characters]
-    said, began = [len(s) for s in v.pieces(text)], time.monotonic()
+    pieces, began = v.pieces(text[:a.characters]), time.monotonic()
+    said, todo = [len(s) for s in pieces], pieces[a.from_sentence:]
     first, last, seconds, held, n = [], [], 0., [], 0
-    for clip in v.stream(text):
-        n, seconds = n+1, seconds+clip.seconds
-        if sum(c.seconds for c in first) < 60: first.append(clip)
-        last.append(clip)
-        while sum(c.seconds for c in last[1:]) > 60: last.pop(0)
-        held.append(megabytes())
-        if n % 20 == 0: print(f"\r{seconds/60:.1f} min, {held[-1]:.0f} MB", end="", file=sys.stderr, flush=True)
-        if a.within and time.monotonic()-began > 60*a.within: break
+    def told(): return dict(sentences=a.from_sentence+n, characters=sum(said[:a.from_sentence+n]), of=sum(said), minutes=round(seconds/60, 1),
+        megabytes=round(held[-1]), took_minutes=round((time.monotonic()-began)/60, 1))
+    try:
+        for clip in v.spoken(todo, Sampling(seed=a.from_sentence)):
+            n, seconds = n+1, seconds+clip.seconds
+            if sum(c.seconds for c in first) < 60: first.append(clip)
+            last.append(clip)
+            while sum(c.seconds for c in last[1:]) > 60: last.pop(0)
+            held.append(megabytes())
+            if n % 20 == 0: print(json.dumps(told()), file=sys.stderr, flush=True)
+            if a.within and time.monotonic()-began > 60*a.within: break
+    except KeyboardInterrupt: print("stopped", file=sys.stderr)
+    if not n: sys.exit("nothing was said yet")
     first, last, prompt = Clip.join(first), Clip.join(last), v.codec.decode(v.prompt.codes)
     direction = lambda c: (e := np.asarray(d(flat(c))).ravel())/np.linalg.norm(e)
     like = [round(float(direction(c) @ direction(prompt)), 4) for c in (first, last)]
     loud = [round(float(c.levels()[c.active()].mean()), 2) for c in (first, last)]
-    return dict(characters=sum(said[:n]), of=sum(said), minutes=round(seconds/60, 1),
-        megabytes_after_a_tenth=round(held[len(held)//10]), megabytes_at_the_end=round(held[-1]), flat_likeness=like,
-        likeness_apart=round(abs(like[0]-like[1]), 4), loudness_db=loud, took_minutes=round((time.monotonic()-began)/60, 1))
+    return dict(told(), megabytes_after_a_tenth=round(held[len(held)//10]), megabytes_most=round(max(held)), flat_likeness=like,
+        likeness_apart=round(abs(like[0]-like[1]), 4), loudness_db=loud)
 
 def main():
     p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     p.add_argument("what", choices=["batch", "first", "long"]); p.add_argument("--voice", default="ruth"); p.add_argument("--repeat", type=int, default=5)
-    p.add_argument("--characters", type=int, default=100_000); p.add_argument("--within", type=float, help="minutes after which `long` stops, and tells how far it came"); p.add_argument("--out", default=str(Path(__file__).parent))
+    p.add_argument("--characters", type=int, default=100_000); p.add_argument("--within", type=float, help="minutes after which `long` stops, and tells how far it came")
+    p.add_argument("--from-sentence", type=int, default=0, help="`long` begins here; memory and likeness are then of this run")
+    p.add_argument("--out", default=str(Path(__file__).parent))
     a = p.parse_args()
     import torch; torch.set_num_threads(1)
     found, to = dict(batch=batch, first=first, long=long)[a.what](a), Path(a.out)/"speaking.json"

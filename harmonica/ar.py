@@ -15,7 +15,7 @@ from torch import Tensor
 from fastcore.basics import patch
 from .schema import Depth, Flag, NotNegative, Part, Positive, Size, Sized
 from .batch import Batch, length_mask
-from .blocks import KVCache, Transformer, angles, evaluating, laid_out, packed_stack, prefix_mask
+from .blocks import KVCache, PackedStack, Transformer, angles, evaluating, laid_out, prefix_mask
 from .context import Conditioned, Context, TARGET, pack, pick
 from .length import LengthControl, length_loss, stretch
 from .sample import sample
@@ -257,6 +257,7 @@ class StepStack:
         self.layers = [(b.norm1.weight, lay(b.attn.qkv), lay(b.attn.out), b.norm2.weight, lay(b.up), lay(b.down))
                        for b in ar.body.blocks]
         self.norm, self.head, self.n_heads = ar.body.norm.weight, lay(ar.head), ar.cfg.n_heads
+        self.reader = PackedStack(ar.body, True) if int8 else None     # for the context
         book = ar.codes.tables[0]@ar.codes.proj[0]
         self.table = torch.cat([book] if ar.join is None else [book@w.T for w in ar.join.weight.chunk(ar.group, 1)])
         self.table[:ar.cfg.n_bins] += ar.segment[TARGET]
@@ -327,11 +328,11 @@ def prefill(self:AR,
     context:Context, # From `encode`
     begin:Tensor, # The first step's input, (B,1,D)
     n:int, # Steps to make room for
-    int8:bool=False, # As in `StepLinear`
+    stack:StepStack, # From `step_stack`
 )->tuple: # Hidden state (B*copies,D), cache of all rows
     "Read the context into a cache, once for all attempts at it"
     B, N, k = *context.x.shape[:2], context.copies
-    if int8: h, read = self.read_packed(context, begin[:,0])
+    if stack.reader: h, read = self.read_packed(context, begin[:,0], stack)
     else:
         prefix = (torch.arange(N+1, device=begin.device) < N).expand(B, -1)
         mask = prefix_mask(prefix, F.pad(context.real, (0,1), value=True))
@@ -348,20 +349,21 @@ def prefill(self:AR,
 def read_packed(self:AR,
     context:Context, # From `encode`
     begin:Tensor, # The first step's input, (B,D)
+    stack:StepStack, # With a reader
 )->tuple: # Hidden state (B,D), cache
     "The context, then the first step"
-    stack, real, kept, (B, N) = packed_stack(self, True), context.real, [], context.real.shape
+    reader, real, kept, (B, N) = stack.reader, context.real, [], context.real.shape
     at, cache = real.flatten().nonzero()[:,0], self.body.cache(B, N+1)
-    places = stack.rope(context.pos.flatten()[at])
-    stack(context.x.flatten(0, 1)[at], real.sum(1).tolist(), places, keep=kept)
+    places = reader.rope(context.pos.flatten()[at])
+    reader(context.x.flatten(0, 1)[at], real.sum(1).tolist(), places, keep=kept)
     for layer,pair in enumerate(kept):
         for store,new in zip((cache.k, cache.v), pair):
-            wide = store.new_zeros(len(new), B*N, stack.dim)
+            wide = store.new_zeros(len(new), B*N, reader.dim)
             wide[:,at] = new.to(wide.dtype)
-            store[layer,:,:,:N] = wide.view(-1, B, N, stack.dim).transpose(0, 1)
+            store[layer,:,:,:N] = wide.view(-1, B, N, reader.dim).transpose(0, 1)
     cache.len, seen = N, None if real.all() else F.pad(real, (0,1), value=True)[:,None,None]
-    rope = [o[0,0] for o in stack.rope(real.new_full((1,), -1., dtype=torch.float))]
-    return self.step_stack(True).step(begin, rope, cache, seen), cache
+    rope = [o[0,0] for o in reader.rope(real.new_full((1,), -1., dtype=torch.float))]
+    return stack.step(begin, rope, cache, seen), cache
 
 # %% ../nbs/30_ar.ipynb #3ee4d963
 @patch
@@ -384,7 +386,7 @@ def output_steps(self:AR,
     "The transformer a step at a time, through its cache"
     B, N, k, stack, pos = *context.x.shape[:2], context.copies, self.step_stack(int8), context.pos
     cues, dev = self.cues(context, n+1), pos.device
-    h, cache = self.prefill(context, self.segment[BEGIN].expand(B, 1, -1) + cues[:,:1], n, int8)
+    h, cache = self.prefill(context, self.segment[BEGIN].expand(B, 1, -1) + cues[:,:1], n, stack)
     seen = F.pad(context.real, (0, n+1), value=True).repeat_interleave(k, 0)[:,None,None]
     mask, cues = None if context.real.all() else seen, cues.repeat_interleave(k, 0)
     ropes = self.step_ropes(n, h)

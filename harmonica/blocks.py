@@ -6,7 +6,7 @@ Docs: https://harmonica-tts.github.io/harmonica/blocks.html.md"""
 
 # %% auto #0
 __all__ = ['angles', 'rotate', 'KVCache', 'Attention', 'Block', 'steer', 'Transformer', 'evaluating', 'prefix_mask',
-           'quick_halves', 'PackedStack', 'laid_out', 'packed_stack', 'CodeEmbedding', 'TextEncoder']
+           'quick_halves', 'PackedStack', 'laid_out', 'CodeEmbedding', 'TextEncoder']
 
 # %% ../nbs/25_blocks.ipynb #bfbeb055
 import weakref
@@ -284,8 +284,11 @@ def steered(self:PackedStack,
     if self.ada is None: return lambda i, x: F.rms_norm(x, x.shape[-1:], self.norms[i])
     s = F.linear(cond, *self.ada).view(len(cond), len(self.norms), 2, -1)
     gain, shift = (1+s[:,:,0])*self.norms, s[:,:,1]
-    row = torch.arange(len(n), device=cond.device).repeat_interleave(torch.tensor(n, device=cond.device))
-    return lambda i, x: torch.addcmul(shift[row,i], F.rms_norm(x, x.shape[-1:]), gain[row,i])
+    def norm(i, x):
+        y = F.rms_norm(x, x.shape[-1:])
+        for r,rows in enumerate(y.split(n)): torch.addcmul(shift[r,i], rows, gain[r,i], out=rows)
+        return y
+    return norm
 
 # %% ../nbs/25_blocks.ipynb #5ac4d005
 @patch
@@ -340,15 +343,6 @@ def laid_out(
     if was != now: _laid_out[model] = now, (made := {})
     if (make, how) not in made: made[make, how] = make(model, *how)
     return made[make, how]
-
-def _pack(model, half): return PackedStack(model.body, half)
-
-def packed_stack(
-    model, # AR or flow, with its transformer as `body`
-    half:bool=False, # As in `PackedStack`
-)->PackedStack:
-    "Its transformer, laid out for speaking"
-    return laid_out(model, _pack, half)
 
 # %% ../nbs/25_blocks.ipynb #6de3e3e5
 class CodeEmbedding(nn.Module):

@@ -156,7 +156,6 @@ def render(self:MelCodec,
     f:Tensor=None, # Hertz of each sample, (B,K,hop/sub) (default: from the latents)
     turn:Tensor=None, # Where in its cycle the voice begins, (B,) (default: 0)
     noise:Tensor=None, # White noise, (1|B,K*hop/sub) (default: always the same)
-    real:Tensor=None, # True where a frame is real, (B,T) (default: everywhere)
 )->Tensor: # Samples, (B,T*hop)
     "Shape buzz and hiss, add them up"
     c = self.cfg
@@ -164,12 +163,10 @@ def render(self:MelCodec,
     if f is None: f = glide(self.envelope(z)[1], hop)
     if noise is None: noise = self.noise(0, z.shape[1]*c.hop)
     source = pulses(phase(f, c.sample_rate, turn)[0], f.flatten(1), c.sample_rate)
-    columns = None if real is None else real.repeat_interleave(c.sub, 1)
-    if real is not None: source, noise = (x*real.repeat_interleave(c.hop, 1) for x in (source, noise))
     source = stft(source, c.n_fft, hop)
     lay = band_interpolation(c.n_mels, c.n_fft, c.sample_rate).to(z.device)
     buzz, hiss = self.gains(z, h, log_mel(source.abs(), c.n_mels, c.sample_rate)@lay)
-    return overlap_add(torch.fft.irfft(source*buzz + stft(noise, c.n_fft, hop)*hiss), hop, columns)
+    return overlap_add(torch.fft.irfft(source*buzz + stft(noise, c.n_fft, hop)*hiss), hop)
 
 # %% ../nbs/08_melcodec.ipynb #e928c301
 @patch
@@ -184,14 +181,10 @@ def noise(self:MelCodec,
 @patch
 def vocode(self:MelCodec,
     z:Tensor, # Latents, (B,T,latent_dim)
-    real:Tensor=None, # True where a frame is real, (B,T) (default: everywhere)
     **kw, # For `render`
 )->Tensor: # Samples, (B,T*hop)
     "From latents to sound"
-    if real is None: return self.render(z, self.body(self.in_proj(z)), **kw)
-    h = self.in_proj(z)*real[...,None]
-    for block in self.body: h = block(h)*real[...,None]
-    return self.render(z, h, real=real, **kw)
+    return self.render(z, self.body(self.in_proj(z)), **kw)
 
 # %% ../nbs/08_melcodec.ipynb #d9aed1ad
 @patch(as_prop=True)
@@ -338,20 +331,7 @@ def decode_vectors(self:MelCodec,
     tone:Tensor=None, # As for other codecs; nothing here wants correcting
 )->Clip:
     "Latents to a clip"
-    return self.decode_batch([z])[0]
-
-# %% ../nbs/08_melcodec.ipynb #5ac4d021
-@patch
-@torch.no_grad()
-def decode_batch(self:MelCodec,
-    zs:list, # Latents of each, (T,latent_dim)
-)->list: # Clips
-    "Side by side, each as if it were alone"
-    n, T = [len(z) for z in zs], max(map(len, zs))
-    wide = torch.stack([torch.cat([z, z[-1:].expand(T-len(z), -1)]) for z in zs]).to(self.device)   # the pitch goes on
-    real = None if min(n) == T else torch.arange(T, device=wide.device) < torch.tensor(n, device=wide.device)[:,None]
-    sound = self.vocode(wide, real).clamp(-1, 1).cpu().numpy()
-    return [Clip(x[:k*self.cfg.hop].copy(), self.sample_rate) for x,k in zip(sound, n)]
+    return Clip(self.vocode(z[None].to(self.device))[0].clamp(-1, 1).cpu().numpy(), self.sample_rate)
 
 # %% ../nbs/08_melcodec.ipynb #0c028f02
 @patch

@@ -89,7 +89,7 @@ class Worker:
         limits:Limits=Limits(),
     ):
         self.limits, self.jobs, self.more, self.closed = limits, [], threading.Condition(), False
-        self.threads = [threading.Thread(target=self.run, daemon=True) for _ in range(limits.abreast)]
+        self.threads = [threading.Thread(target=self.run, daemon=True) for _ in range(2*limits.abreast)]
         for t in self.threads: t.start()
 
     def alive(self): return all(t.is_alive() for t in self.threads)
@@ -146,7 +146,7 @@ def close(self:Worker):
 # %% ../nbs/85_serve.ipynb #2581f8ea
 class _Order:
     "Lines that one thread waits for"
-    def __init__(self, lines): self.lines, self.clips, self.error, self.made = lines, None, None, False
+    def __init__(self, lines): self.lines, self.clips, self.error, self.made, self.passed = lines, None, None, False, 0
 
 # %% ../nbs/85_serve.ipynb #aeb8c85e
 class Chorus:
@@ -156,29 +156,45 @@ class Chorus:
         most:int=8, # Lines in one go
     ):
         self.speak, self.most, self.waiting = speak, most, []
-        self.door, self.turn = threading.Lock(), threading.Lock()
+        self.door, self.speaking = threading.Condition(), False
 
     def __call__(self, lines:list)->list:
         order = _Order(lines)
         with self.door: self.waiting.append(order)
-        while not order.made:
-            with self.turn:                          # whoever gets the turn speaks for all who wait
-                if not order.made: self.serve(self.take())
+        while orders := self.turn(order):
+            try: self.serve(orders)
+            finally: self.free()
         if order.error: raise order.error
         return order.clips
 
 # %% ../nbs/85_serve.ipynb #d74ab88c
 @patch
-def take(self:Chorus)->list:
-    "The orders of the next batch, the shortest first"
+def turn(self:Chorus, order)->list:
+    "The orders to speak for, as soon as nobody else speaks; none when one's own is made"
     with self.door:
-        self.waiting.sort(key=lambda o: len(o.lines))
-        n, total = 0, 0
-        for o in self.waiting:
-            total += len(o.lines)
-            if n and total > self.most: break
-            n += 1
-        taken, self.waiting = self.waiting[:n], self.waiting[n:]
+        self.door.wait_for(lambda: order.made or not self.speaking)
+        if order.made: return []
+        self.speaking = True
+        return self.take()
+
+@patch
+def free(self:Chorus):
+    "Somebody else may speak, and who is served may go"
+    with self.door:
+        self.speaking = False
+        self.door.notify_all()
+
+@patch
+def take(self:Chorus)->list:
+    "The orders of the next batch, the shortest first; who is passed over counts as shorter the next time"
+    self.waiting.sort(key=lambda o: len(o.lines)-o.passed)
+    n, total = 0, 0
+    for o in self.waiting:
+        total += len(o.lines)
+        if n and total > self.most: break
+        n += 1
+    taken, self.waiting = self.waiting[:n], self.waiting[n:]
+    for o in self.waiting: o.passed += 1
     return taken
 
 # %% ../nbs/85_serve.ipynb #0a1f297b
@@ -209,7 +225,7 @@ class Voices:
         self.voice, self.folder, self.most = voice, Path(folder) if folder else None, most
         shown = ("sex", "accent", "licence", "consent")
         self.facts = {n: dict(name=n, **{k: f[k] for k in shown}, packaged=True) for n,f in packaged_voices().items()}
-        self.heard = {}                                                    # name: Voice
+        self.heard, self.listening = {}, threading.Lock()                  # name: Voice; one listens at a time
         if self.folder: sweep_litter(self.folder)
         for p in sorted(self.folder.glob("*.json")) if self.folder and self.folder.is_dir() else ():
             if NAME.fullmatch(p.stem) and p.with_suffix(".voice").is_file():
@@ -221,11 +237,12 @@ class Voices:
 def get(self:Voices, name):
     "The voice of that name, listened to when first asked for"
     if name not in self.facts: raise KeyError(name)
-    if name not in self.heard:
-        from harmonica.codec import packaged_voice
-        own = self.folder and self.folder/f"{name}.voice"
-        self.heard[name] = self.voice.like(packaged_voice(name) if self.facts[name]["packaged"] else own)
-    return self.heard[name]
+    with self.listening:
+        if name not in self.heard:
+            from harmonica.codec import packaged_voice
+            own = self.folder and self.folder/f"{name}.voice"
+            self.heard[name] = self.voice.like(packaged_voice(name) if self.facts[name]["packaged"] else own)
+        return self.heard[name]
 
 # %% ../nbs/85_serve.ipynb #27e23872
 @patch

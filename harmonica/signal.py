@@ -30,16 +30,14 @@ def stft(
 def overlap_add(
     x:Tensor, # Windows of sound, (B,K,n_fft)
     hop:int, # Step, samples
-    real:Tensor=None, # True where a window counts, (B,K) (default: everywhere)
 )->Tensor: # Samples, (B,K*hop)
     "Lay windows over each other, undo the gain of the overlap"
     B, K, n = x.shape
     w = torch.hann_window(n, device=x.device)
     def fold(y): return F.fold(y.transpose(1, 2), (1, (K-1)*hop+n), (1, n), stride=(1, hop))[:,0,0]
     pad = (n-hop)//2
-    counts = x.new_ones(1, K, 1) if real is None else real[...,None].to(x)
-    gain = fold(w.pow(2)*counts).clamp(min=1e-3)
-    return (fold(x*w if real is None else x*w*counts)/gain)[:, pad:pad+K*hop]
+    gain = fold(w.pow(2).expand(1, K, n)).clamp(min=1e-3)
+    return (fold(x*w)/gain)[:, pad:pad+K*hop]
 
 # %% ../nbs/02_signal.ipynb #23dea6e3
 def to_mel(

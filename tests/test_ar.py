@@ -317,7 +317,7 @@ def test_reading_end_to_end_is_reading_in_a_padded_batch(monkeypatch):
     m = model(2)
     c = m.encode(ask(batch()))
     begin = torch.randn(4, 1, 32)
-    with torch.no_grad(): (h, a), (g, b) = (m.prefill(c, begin, 3, int8) for int8 in (False, True))
+    with torch.no_grad(): (h, a), (g, b) = (m.prefill(c, begin, 3, m.step_stack(int8)) for int8 in (False, True))
     close(g, h)
     seen = F.pad(c.real, (0, 1), value=True)
     for x,y in ((a.k, b.k), (a.v, b.v)): close(*(o[:,:,:,:seen.shape[1]].transpose(2, 3)[:,seen] for o in (x, y)))

@@ -1,4 +1,5 @@
 "A voice that a flow paints: what `Voice` promises holds for it, too, with models of a few thousand random parameters"
+from pathlib import Path
 import numpy as np, pytest, torch
 from harmonica.ar import AR, ARConfig
 from harmonica.checkpoint import save_model
@@ -24,17 +25,20 @@ def mel_codec(seed=0):
     c.spread.copy_(torch.rand(48, generator=torch.Generator().manual_seed(seed))+.5)
     return c
 
-@pytest.fixture(scope="module")
-def voice():
+def tiny_voice(frame_rate=50.):
+    "What an AR expects of a symbol is .08 seconds at its frame rate; a lower one speaks fast and says little"
     tok = Tokenizer("letters")
     torch.manual_seed(0)
     codec = MicroCodec(MicroCodecConfig(n_q=N_Q, n_bins=BINS, code_dim=8, enc_dim=16, enc_layers=1, dec_dim=16,
         dec_layers=1)).eval()
-    ar = AR(ARConfig(group=2, frame_rate=50., vocab_size=tok.vocab_size, n_q=N_Q, n_bins=BINS, d_model=32, n_heads=2,
-        n_layers=1, d_ff=32, code_dim=8, speaker_dim=16)).eval()
+    ar = AR(ARConfig(group=2, frame_rate=frame_rate, vocab_size=tok.vocab_size, n_q=N_Q, n_bins=BINS, d_model=32,
+        n_heads=2, n_layers=1, d_ff=32, code_dim=8, speaker_dim=16)).eval()
     nar = flow(vocab=tok.vocab_size)
     nar.info = dict(steps=3, guidance=1.5, temperature=.7)
     return Voice(codec, ar, nar, tok, vocoder=mel_codec())
+
+@pytest.fixture(scope="module")
+def voice(): return tiny_voice()
 
 @pytest.fixture(scope="module")
 def me(voice): return voice.like(Clip.load(packaged_voice()).cut(0, 2))
@@ -162,6 +166,36 @@ def test_a_prompt_is_heard_once(me, monkeypatch):
     assert once(lambda: v.say("Hello.")) == 1
     assert once(lambda: v.like(Clip.load(packaged_voice()).cut(2, 4)).say("Hello.")) == 1
 
+def test_weights_are_looked_at_once_a_sentence(me, monkeypatch):
+    "A change of theirs is noticed, but each look at a model takes as long as a step of the AR"
+    import harmonica.ar, harmonica.blocks, harmonica.flow
+    looks, look = [], harmonica.blocks.laid_out
+    def seen(model, *how):
+        looks.append(type(model).__name__)
+        return look(model, *how)
+    for room in (harmonica.ar, harmonica.flow):
+        monkeypatch.setattr(room, "laid_out", seen)
+    me.say("Nobody had heard.", retries=0)
+    assert sorted(looks) == ["AR", "FlowNAR"]
+
+def test_sentences_are_painted_a_few_at_a_time_and_rendered_one_by_one(me, monkeypatch):
+    "More at once take more time, not less: what lies between two layers is then too large to be kept at hand"
+    import harmonica.infer as infer
+    texts, frames, rows = [f"Number {i} of many sentences." for i in range(8)], [], []
+    whole = me.say_batch(texts, retries=0)
+    paint, vocode = infer.paint, MelCodec.vocode
+    monkeypatch.setattr(infer, "PAINTED", max(round(c.seconds*50) for c in whole)*3)
+    def painting(voices, request, codes, *rest):
+        frames.append(sum(map(len, codes)))
+        return paint(voices, request, codes, *rest)
+    def rendering(self, z, **kw):
+        rows.append(len(z))
+        return vocode(self, z, **kw)
+    monkeypatch.setattr(infer, "paint", painting)
+    monkeypatch.setattr(MelCodec, "vocode", rendering)
+    for a,b in zip(me.say_batch(texts, retries=0), whole): assert close(a, b)
+    assert rows == [1]*8 and len(frames) > 1 and max(frames) <= infer.PAINTED
+
 def test_the_packaged_voice_says_the_same_alone_and_side_by_side():
     v = in_float32(Voice.load("ruth", device="cpu"))
     texts = ["Good morning.", "Nobody came to the old house by the river."]
@@ -176,3 +210,35 @@ def test_half_the_bits_are_heard_as_little_as_a_tenth_of_a_decibel():
     for v.half in (False, True):
         mel.append(v.vocoder.envelope(v.predict_fine(request, codes, durations, seed=1)[1][None])[0])
     assert mel[0].shape == mel[1].shape and (mel[0]-mel[1]).pow(2).mean().sqrt()*8.686 < .1
+
+# -- for long
+
+STATUS = Path("/proc/self/status")
+
+def megabytes(): return int(next(l for l in STATUS.read_text().splitlines() if l.startswith("VmRSS")).split()[1])/1024
+
+@pytest.mark.skipif(not STATUS.exists(), reason="reads what a process holds from /proc")
+def test_a_hundred_thousand_characters_stream_in_bounded_memory():
+    "What is held does not grow with what was said, the first sentence waits for no other, and the voice stays as loud"
+    me = tiny_voice(3.).like(Clip.load(packaged_voice()).cut(0, 2))
+    words = "somebody wrote down late one evening by the river while the others had long been asleep and nobody cared"
+    told = [f"Sentence {i} of many that {words}." for i in range(780)]
+    text = "\n\n".join(" ".join(told[i:i+10]) for i in range(0, 780, 10))[:100_000]
+    assert len(text) == 100_000
+    asked, generate = [], me.ar.generate
+    def generating(request, *a, **kw):
+        asked.append(len(request))
+        return generate(request, *a, **kw)
+    me.ar.generate = generating
+    held, loud, seconds = [], [], 0.
+    for clip in me.stream(text, retries=0, watermark=False):
+        if not held: assert asked == [1]
+        held.append(megabytes())
+        loud.append(float((clip.samples**2).mean())**.5)
+        seconds += clip.seconds
+    assert len(held) == sum(asked) > 700 and max(asked) == 8
+    begin, kept_it_would_be = len(held)//5, seconds*24000*4/2**20
+    grown = max(held[begin:])-held[begin]
+    assert kept_it_would_be > 60 and grown < kept_it_would_be/4, (grown, kept_it_would_be)
+    first, last = (np.mean(x) for x in (loud[:80], loud[-80:]))
+    assert .8 < last/first < 1.25

@@ -313,12 +313,24 @@ def test_the_spread_is_measured_on_what_the_flow_makes():
     assert (narrow >= wide).all() and (narrow[:48] > 1.5*wide[:48]).all() and (narrow[-4:] == 1).all()
     assert torch.equal(narrow, measure_spread(m, [b], temperature=.5, steps=2, guidance=1.))
 
-def test_padding_changes_no_sound(codec, reader):
-    z = codec.analyse(reader)[:60]
-    zs = [z[:60], z[10:31], z[5:6]]
-    for z,clip in zip(zs, codec.decode_batch(zs)):
-        alone = codec.decode_vectors(z)
-        assert len(clip) == len(alone) and np.abs(clip.samples-alone.samples).max() < 2e-3
+def test_nobody_is_heard_once_and_anew_when_the_weights_change(monkeypatch):
+    "Guidance asks what would be said without a prompt; that is worked out once a model, and never stale"
+    torch.manual_seed(0)
+    m, b, heard, hear = FlowNAR(TINY).eval(), request((30, 20), (25, 9)), [], FlowNAR.hear
+    torch.nn.init.normal_(m.body.ada.weight, std=.3)
+    def listen(self, prompt, *rest):
+        heard.append(len(prompt))
+        return hear(self, prompt, *rest)
+    monkeypatch.setattr(FlowNAR, "hear", listen)
+    make = lambda m: m.generate(b, steps=1, guidance=2., generator=torch.Generator().manual_seed(0))
+    first = make(m)
+    assert torch.equal(make(m), first) and heard.count(0) == 1
+    with torch.no_grad(): m.speaker.null_speaker.add_(1.)
+    again = make(m)
+    assert heard.count(0) == 2 and not torch.equal(again, first)
+    fresh = FlowNAR(TINY).eval()
+    fresh.load_state_dict(m.state_dict())
+    assert torch.equal(make(fresh), again)
 
 def test_seed_decides_and_prompt_matters():
     torch.manual_seed(0)
