@@ -128,7 +128,7 @@ def ask(self:Worker,
     "Stand in the queue"
     with self.more:
         if sum(not j.over for j in self.jobs) >= self.limits.queue:
-            raise Busy(f"{self.limits.queue} requests are being served: try again in some seconds")
+            raise Busy(f"the queue for {self.limits.queue} is full: try again in some seconds")
         job = Job(pieces, asyncio.get_running_loop(), self.limits.seconds)
         self.jobs.append(job)
         self.more.notify()
@@ -409,7 +409,8 @@ async def sound(self:Server, job, first, want):
             if data := enc(clip): yield wrap(data)
             clip = await anext(job, None)
         if data := enc.close(): yield wrap(data)
-        usage = dict(input_tokens=len(want["text"]), output_tokens=round(seconds*1000), total_tokens=0)
+        asked, said = len(want["text"]), round(seconds*1000)            # characters, and thousandths of a second
+        usage = dict(input_tokens=asked, output_tokens=said, total_tokens=asked+said)
         if want["sse"]: yield _event("done", usage=usage)
     finally: await job.aclose()
 

@@ -55,6 +55,7 @@ def test_events(mouth):
     events = [json.loads(l[6:]) for l in r.text.split("\n") if l.startswith("data: ")]
     assert [e["type"] for e in events] == ["speech.audio.delta"]*3 + ["speech.audio.done"]
     assert abs(Clip.load(b"".join(base64.b64decode(e["audio"]) for e in events[:-1])).seconds-.3) < .01
+    assert events[-1]["usage"] == dict(input_tokens=len("one two three"), output_tokens=300, total_tokens=313)
 
 def test_options_reach_the_voice(mouth):
     assert ask(client(mouth), speed=1.5, seed=3, voice={"id": "ruth"}).status_code == 200
@@ -164,7 +165,7 @@ def test_a_full_queue_says_so():
             stop.wait(10)
             yield Clip([0.])
         jobs = [w.ask(wait()), w.ask(wait())]
-        with pytest.raises(Busy, match="2 requests"): w.ask(wait())
+        with pytest.raises(Busy, match="queue for 2 is full"): w.ask(wait())
         stop.set()
         for j in jobs: assert len([c async for c in j]) == 1
         w.close()
