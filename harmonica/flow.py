@@ -283,7 +283,7 @@ class FlowStack(PackedStack):
         half:bool=False, # As in `PackedStack`
     ):
         super().__init__(flow.body, half)
-        self.nobody = flow.hear(flow.size.new_zeros(0, flow.cfg.latent_dim), self)
+        self.nobody = flow.hear(flow.size.new_zeros(0, flow.cfg.latent_dim), None, self)
 
 @patch
 def stack(self:FlowNAR,

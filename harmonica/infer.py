@@ -205,7 +205,7 @@ def trained_tokenizer(
 # A forked process has torch's threads only on paper, and the first step that wants two of them would wait for ever
 if hasattr(os, "register_at_fork"): os.register_at_fork(after_in_child=lambda: torch.set_num_threads(1))
 
-# oneDNN keeps the code that it makes for every shape, and every sentence has another length: half a megabyte each, 1024 times
+# oneDNN keeps the code that it makes for every shape, and every sentence has another length
 for kept in ("ONEDNN_PRIMITIVE_CACHE_CAPACITY", "LRU_CACHE_CAPACITY"): os.environ.setdefault(kept, "64")
 
 # %% ../nbs/60_infer.ipynb #0fa8068b

@@ -287,10 +287,13 @@ def test_short_orders_go_first_and_a_batch_is_bounded():
     assert batches == [1, 3, 4, 9]
 
 def test_the_next_batch_gathers_while_one_is_spoken():
-    "Many listeners with short texts: batches are full, and nobody speaks alone because the others are still on their way"
+    "Many listeners, short texts: batches are full, and nobody speaks alone because the others are still on their way"
     from harmonica.serve import Chorus
     sizes = []
-    def speak(lines): sizes.append(len(lines)); time.sleep(.2); return lines
+    def speak(lines):
+        sizes.append(len(lines))
+        time.sleep(.2)
+        return lines
     async def main():
         w, chorus = Worker(Limits(abreast=8)), Chorus(speak, 8)
         def pieces(i): yield chorus([i])[0]
@@ -303,13 +306,23 @@ def test_the_next_batch_gathers_while_one_is_spoken():
 def test_who_is_served_does_not_wait_for_the_next_batch():
     from harmonica.serve import Chorus
     gates, begun, heard = [threading.Event() for _ in range(3)], [], []
-    def speak(lines): begun.append(lines); gates[len(begun)-1].wait(10); return lines
-    chorus = Chorus(speak, most=2); sing = lambda w: (chorus([w]), heard.append(w))
+    def speak(lines):
+        begun.append(lines)
+        gates[len(begun)-1].wait(10)
+        return lines
+    chorus = Chorus(speak, most=2)
+    def sing(word):
+        chorus([word])
+        heard.append(word)
     threads = [threading.Thread(target=sing, args=(w,)) for w in "abcde"]
-    for t in threads: t.start(); time.sleep(.05)
-    until = lambda n: [time.sleep(.01) for _ in range(500) if len(heard) < n]
-    gates[0].set(); gates[1].set(); until(3)
-    assert sorted(heard) == ["a", "b", "c"] and begun[:2] == [["a"], ["b", "c"]]        # while the third batch is spoken
+    for t in threads:
+        t.start()
+        time.sleep(.05)
+    gates[0].set()
+    gates[1].set()
+    for _ in range(500):
+        if len(heard) < 3: time.sleep(.01)
+    assert sorted(heard) == ["a", "b", "c"] and begun[:2] == [["a"], ["b", "c"]]   # while the third batch is spoken
     gates[2].set()
     for t in threads: t.join(10)
     assert sorted(heard) == list("abcde")
@@ -317,22 +330,34 @@ def test_who_is_served_does_not_wait_for_the_next_batch():
 def test_a_long_order_has_its_turn_though_newcomers_never_end():
     from harmonica.serve import Chorus
     batches, came, stop = [], threading.Event(), threading.Event()
-    def speak(lines): batches.append(lines[:]); time.sleep(.01); return lines
+    def speak(lines):
+        batches.append(lines[:])
+        time.sleep(.01)
+        return lines
     chorus = Chorus(speak)
     def newcomers():
         while not stop.is_set(): chorus(["short"])
+    def long():
+        chorus(["long"]*8)
+        came.set()
     crowd = [threading.Thread(target=newcomers) for _ in range(12)]
     for t in crowd: t.start()
-    time.sleep(.1); before = len(batches)
-    long = threading.Thread(target=lambda: (chorus(["long"]*8), came.set()))
-    long.start(); heard = came.wait(10); stop.set()
-    for t in [*crowd, long]: t.join(10)
+    time.sleep(.1)
+    before, last = len(batches), threading.Thread(target=long)
+    last.start()
+    heard = came.wait(10)
+    stop.set()
+    for t in [*crowd, last]: t.join(10)
     assert heard and next(i for i,b in enumerate(batches) if "long" in b)-before < 14
 
 def test_a_voice_is_listened_to_once_however_many_ask(mouth):
-    listened = []
-    mouth.like = lambda sound, text=None: (listened.append(sound), time.sleep(.05), Mouth())[-1]
-    voices, got = Voices(mouth), []
+    listened, got = [], []
+    def like(sound, text=None):
+        listened.append(sound)
+        time.sleep(.05)
+        return Mouth()
+    mouth.like = like
+    voices = Voices(mouth)
     threads = [threading.Thread(target=lambda: got.append(voices.get("ruth"))) for _ in range(8)]
     for t in threads: t.start()
     for t in threads: t.join(10)
