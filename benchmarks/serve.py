@@ -4,7 +4,8 @@ they met is told.
 
     serve.py [--clients 50] [--seconds 120]      requests lost, first-byte p50 / p95 (s), seconds of speech a second
 
-A table on the screen, and serve.json in the folder --out; a line every ten seconds, and Ctrl-C ends it with what was met so far. Wants a machine that does nothing else.
+A table on the screen, and serve.json in the folder --out; a line every ten seconds, and Ctrl-C ends it with what was
+met so far. Wants a machine that does nothing else.
 """
 import argparse, asyncio, json, socket, subprocess, sys, time
 from pathlib import Path
@@ -39,7 +40,7 @@ async def load(url, clients, seconds, met):
             print(f"{until-time.monotonic():6.0f} s left, {len(met)} answers", file=sys.stderr, flush=True)
     async with httpx.AsyncClient(base_url=url, timeout=600, limits=httpx.Limits(max_connections=clients)) as http:
         teller = asyncio.create_task(tell())
-        await asyncio.gather(*(client(http, i, until, met) for i in range(clients)))   # each hears out what it asked for
+        await asyncio.gather(*(client(http, i, until, met) for i in range(clients)))   # each hears out its last
         teller.cancel()
 
 def main():
@@ -69,7 +70,8 @@ def main():
 
 def summary(met, took):
     "What clients met: answers that were whole, what else they got, and how long the first byte took"
-    good, other = [m for m in met if m["status"] == 200 and m["first"]], sorted({str(m["status"]) for m in met if m["status"] != 200})
+    good = [m for m in met if m["status"] == 200 and m["first"]]
+    other = sorted({str(m["status"]) for m in met if m["status"] != 200})
     if not good: return dict(answered=0, lost=len(met), others=other)
     p50, p95 = (round(float(np.percentile([m["first"] for m in good], q)), 3) for q in (50, 95))
     return dict(answered=len(good), lost=len(met)-len(good), others=other, first_byte_p50=p50, first_byte_p95=p95,

@@ -1,29 +1,39 @@
 #!/usr/bin/env python3
 """How a voice speaks much: side by side, and for long.
 
-    speaking.py batch [--voice ruth]                 eight sentences one by one and side by side, and best_of=4 against one attempt; turn by turn, CPU seconds of one thread, with what the
-                                                     processor's own speed allows
-    speaking.py first                                 CPU time until the first sound of a stream (chunk=.2)
-    speaking.py long [--characters 100000]            a long text as a stream: memory at the beginning and the end, loudness and
-                                                     likeness of the first minute and the last; a line every twenty sentences; --within MINUTES or
-                                                     Ctrl-C ends it with what was reached, --from-sentence N goes on from there
+    speaking.py batch [--voice ruth]       eight sentences one by one and side by side, best_of=4 against one attempt;
+                                           turn by turn, CPU seconds of one thread, with what the processor's own speed
+                                           allows
+    speaking.py first                      CPU time until the first sound of a stream (chunk=.2)
+    speaking.py long [--characters 100000] a long text as a stream: memory at the beginning and the end, loudness and
+                                           likeness of the first minute and the last; a line every twenty sentences;
+                                           --within MINUTES or Ctrl-C ends it with what was reached, --from-sentence N
+                                           goes on from there
 
-Writes a table to the screen, and speaking.json into the folder --out, where it keeps what others have measured there. `long` wants the extra `eval`.
+Writes a table to the screen, and speaking.json into the folder --out, where it keeps what others have measured there.
+`long` wants the extra `eval`.
 """
 import argparse, json, resource, sys, time
+from itertools import zip_longest
 from pathlib import Path
 import numpy as np
 from harmonica import Clip, Voice
 from harmonica.infer import Sampling
 
-SENTENCES = ("It was late, and nobody came to the old house by the river.", "The train leaves at ten from the other platform.",
-    "Nine small boats came back before the storm reached the bay.", "She put down her book, and listened to the wind outside.",
-    "He had slept badly, and it was raining in the morning.", "Who was that man at the door, and what did he want?",
-    "They walked along the beach until the sun went down.", "Nobody in the village could remember such a winter.")
+SENTENCES = (
+    "It was late, and nobody came to the old house by the river.",
+    "The train leaves at ten from the other platform.",
+    "Nine small boats came back before the storm reached the bay.",
+    "She put down her book, and listened to the wind outside.",
+    "He had slept badly, and it was raining in the morning.",
+    "Who was that man at the door, and what did he want?",
+    "They walked along the beach until the sun went down.",
+    "Nobody in the village could remember such a winter.")
 
 def cpu(f):
     "What it gives, and CPU seconds of this process, whose only thread this is"
-    t = time.process_time(); x = f()
+    t = time.process_time()
+    x = f()
     return x, time.process_time()-t
 
 class Parts:
@@ -70,7 +80,8 @@ def floors(v, parts, seconds):
     context = v.prompt.codes.shape[1]/v.ar.group + 60 + steps/2      # prompt, letters, and half of what will be said
     fetched = v.ar.step_stack(v.int8).nbytes + len(seconds)*context*2*4*c.d_model*c.n_layers
     fetching = steps*fetched/bandwidth(int(fetched))
-    found = dict(ar=parts.flops["ar"]/half+fetching, flow=parts.flops["flow"]/half, vocoder=parts.flops["vocoder"]/whole)
+    needed = dict(ar=half, flow=half, vocoder=whole)
+    found = {k: parts.flops[k]/v + fetching*(k == "ar") for k,v in needed.items()}
     return {k: t/sum(seconds) for k,t in found.items()}, dict(float32=whole/1e9, flow=half/1e9)
 
 def batch(a):
@@ -103,7 +114,8 @@ def first(a):
     list(v.stream(SENTENCES[0], chunk=.2, watermark=False))
     for i in range(a.repeat):
         took += [cpu(lambda: next(v.stream(s, chunk=.2, seed=i, watermark=False)))[1] for s in SENTENCES]
-    return dict(milliseconds_p50=round(1000*float(np.percentile(took, 50)), 1), milliseconds_least=round(1000*min(took), 1))
+    half = float(np.percentile(took, 50))
+    return dict(milliseconds_p50=round(1000*half, 1), milliseconds_least=round(1000*min(took), 1))
 
 def megabytes():
     "What this process holds now"
@@ -111,16 +123,24 @@ def megabytes():
         if line.startswith("VmRSS"): return int(line.split()[1])/1024
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss/(2**20 if sys.platform == "darwin" else 1024)
 
+def story(n):
+    "So many characters in paragraphs of nine sentences, hardly two of one length: what is kept of each length shows"
+    said = (f"{SENTENCES[i % 8][:-1]}{', or so they said in' if i % 3 else ', it was told in'} {1500+i*37 % 500}."
+            for i in range(n//40))
+    parts = [" ".join(x for x in nine if x) for nine in zip_longest(*[said]*9)]
+    return "\n\n".join(parts)[:n]
+
 def long(a):
-    "A long text as a stream. Ctrl-C and --within end it with what was reached; --from-sentence goes on behind what an earlier run has said"
+    "A long text as a stream"
     from harmonica.likeness import DVector, flat
-    v, d, text = Voice.load(a.voice), DVector(), ""
-    while len(text) < a.characters: text += " ".join(SENTENCES[i % 8] for i in range(len(text) % 7, len(text) % 7 + 9))+"\n\n"
-    pieces, began = v.pieces(text[:a.characters]), time.monotonic()
+    v, d = Voice.load(a.voice), DVector()
+    pieces, began = v.pieces(story(a.characters)), time.monotonic()
     said, todo = [len(s) for s in pieces], pieces[a.from_sentence:]
     first, last, seconds, held, n = [], [], 0., [], 0
-    def told(): return dict(sentences=a.from_sentence+n, characters=sum(said[:a.from_sentence+n]), of=sum(said), minutes=round(seconds/60, 1),
-        megabytes=round(held[-1]), took_minutes=round((time.monotonic()-began)/60, 1))
+    def told():
+        done = a.from_sentence+n
+        return dict(sentences=done, characters=sum(said[:done]), of=sum(said), minutes=round(seconds/60, 1),
+            megabytes=round(held[-1]), took_minutes=round((time.monotonic()-began)/60, 1))
     try:
         for clip in v.spoken(todo, Sampling(seed=a.from_sentence)):
             n, seconds = n+1, seconds+clip.seconds
@@ -136,17 +156,22 @@ def long(a):
     direction = lambda c: (e := np.asarray(d(flat(c))).ravel())/np.linalg.norm(e)
     like = [round(float(direction(c) @ direction(prompt)), 4) for c in (first, last)]
     loud = [round(float(c.levels()[c.active()].mean()), 2) for c in (first, last)]
-    return dict(told(), megabytes_after_a_tenth=round(held[len(held)//10]), megabytes_most=round(max(held)), flat_likeness=like,
-        likeness_apart=round(abs(like[0]-like[1]), 4), loudness_db=loud)
+    return dict(told(), megabytes_after_a_tenth=round(held[len(held)//10]), megabytes_most=round(max(held)),
+        flat_likeness=like, likeness_apart=round(abs(like[0]-like[1]), 4), loudness_db=loud)
 
 def main():
     p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    p.add_argument("what", choices=["batch", "first", "long"]); p.add_argument("--voice", default="ruth"); p.add_argument("--repeat", type=int, default=5)
-    p.add_argument("--characters", type=int, default=100_000); p.add_argument("--within", type=float, help="minutes after which `long` stops, and tells how far it came")
-    p.add_argument("--from-sentence", type=int, default=0, help="`long` begins here; memory and likeness are then of this run")
+    p.add_argument("what", choices=["batch", "first", "long"])
+    p.add_argument("--voice", default="ruth")
+    p.add_argument("--repeat", type=int, default=5)
+    p.add_argument("--characters", type=int, default=100_000)
+    p.add_argument("--within", type=float, help="minutes after which `long` stops, and tells how far it came")
+    p.add_argument("--from-sentence", type=int, default=0,
+        help="`long` begins here; memory and likeness are then of this run")
     p.add_argument("--out", default=str(Path(__file__).parent))
     a = p.parse_args()
-    import torch; torch.set_num_threads(1)
+    import torch
+    torch.set_num_threads(1)
     found, to = dict(batch=batch, first=first, long=long)[a.what](a), Path(a.out)/"speaking.json"
     print(json.dumps(found, indent=1))
     to.write_text(json.dumps({**(json.loads(to.read_text()) if to.exists() else {}), a.what: found}, indent=1)+"\n")
