@@ -4,7 +4,8 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN = $(VENV)/bin
 PIP = $(BIN)/python -m pip --disable-pip-version-check -q install -c constraints.txt
-SETUP = settings.ini setup.py pyproject.toml constraints.txt
+# Not pyproject.toml: it holds no requirement, and every nbdev-export writes it anew
+SETUP = settings.ini setup.py constraints.txt
 
 TEXT ?= Good morning. This voice was made by a very small model.
 REFERENCE ?=

@@ -274,6 +274,14 @@ def test_a_change_is_checked_by_one_command(tmp_path):
     assert r.returncode == 2 and "no notebook nbs/10_texts.ipynb" in r.stdout and not (tmp_path/"venv").exists()
     assert "make check NB=" in (ROOT/"CONTRIBUTING.md").read_text()
 
+def test_an_export_installs_nothing(tmp_path):
+    "nbdev-export writes pyproject.toml anew each time; what is installed is said by settings.ini"
+    venv = tmp_path/"venv"
+    (venv/"bin").mkdir(parents=True)
+    for f in ("bin/python", "installed", "installed-dev"): (venv/f).touch()
+    plan = lambda new: make("-n", "-W", new, "check", "NB=10_text", f"VENV={venv}").stdout
+    assert "-m pip" not in plan("pyproject.toml") and "-m pip" in plan("settings.ini")
+
 def test_ci_runs_the_linter():
     "What `make lint` finds fails the workflows too: they run .ci/run"
     assert "make lint" in (ROOT/".ci/run").read_text() and ".ci/run" in (ROOT/".github/workflows/test.yaml").read_text()
