@@ -57,31 +57,42 @@ def plain(src):
         for k,mark in (("title","#"), ("description",">")) if k in d), src, flags=re.S)
     return re.sub(r"^:{3,}.*$", "", src, flags=re.M)
 
+def described(output, alt):
+    "A picture with what is said of it: nbconvert itself knows no place for that"
+    data = output.get("data", {})
+    if not alt or "image/png" not in data: return output
+    img = f'<img alt="{html.escape(alt)}" src="data:image/png;base64,{data["image/png"].strip()}">'
+    return nbformat.from_dict({**output, "data": {"text/html": img}})
+
+def readable(nb):
+    "A notebook as nbdev hands it to Quarto, in the form that nbconvert understands"
+    for c in nb.cells:
+        c.source = "".join(c.source)
+        c.pop("has_sd", None)
+        c.metadata.pop("execution", None)
+        for o in c.get("outputs", []):
+            for k,v in o.get("data", {}).items():
+                o["data"][k] = re.sub(r"\)\{target=[^}]*\}", ")", "".join(v)) if isinstance(v, list) else v
+            if "text" in o: o["text"] = "".join(o["text"])
+        if c.cell_type == "raw" and c.source.startswith("---"): c.cell_type = "markdown"   # title and subtitle
+        if c.cell_type == "markdown": c.source = plain(c.source)
+        if c.cell_type != "code": continue
+        if alt := re.search(r'^#\|\s*fig-alt:\s*(".*")$', c.source, re.M):
+            c.outputs = [described(o, json.loads(alt[1])) for o in c.outputs]
+        flags = re.findall(r"^#\|\s*(echo|include|output):\s*false", c.source, re.M)
+        c.source = re.sub(r"^#\|.*\n?", "", c.source, flags=re.M)
+        if "echo" in flags or "include" in flags: c.metadata["transient"] = {"remove_source": True}
+        if "output" in flags or "include" in flags: c.outputs = []
+    nb.cells = [c for c in nb.cells if c.source.strip() or c.get("outputs")]
+    return nb
+
 def preview(out=ROOT/"_docs", only="*"):
     "Every notebook, or only some, as a page with a sidebar"
     cache = proc_nbs(n_workers=2, force=True, file_glob="" if only == "*" else only)
     pages, side = {}, yaml.safe_load((ROOT/"nbs/sidebar.yml").read_text())["website"]["sidebar"]["contents"]
     for f in sorted(cache.rglob("*.ipynb")):
         nb = nbformat.from_dict(json.loads(f.read_text(encoding="utf-8")))
-        for c in nb.cells:
-            c.source = "".join(c.source)
-            c.pop("has_sd", None)
-            c.metadata.pop("execution", None)
-            for o in c.get("outputs", []):
-                for k,v in o.get("data", {}).items():
-                    o["data"][k] = re.sub(r"\)\{target=[^}]*\}", ")", "".join(v)) if isinstance(v, list) else v
-                if "text" in o: o["text"] = "".join(o["text"])
-            if c.cell_type == "raw" and c.source.startswith("---"): c.cell_type = "markdown"   # title and subtitle
-            if c.cell_type == "markdown": c.source = plain(c.source)
-            elif c.cell_type == "code":
-                if alt := re.search(r'^#\|\s*fig-alt:\s*(".*")$', c.source, re.M):
-                    c.metadata["alt"] = json.loads(alt[1])
-                flags = re.findall(r"^#\|\s*(echo|include|output):\s*false", c.source, re.M)
-                c.source = re.sub(r"^#\|.*\n?", "", c.source, flags=re.M)
-                if "echo" in flags or "include" in flags: c.metadata["transient"] = {"remove_source": True}
-                if "output" in flags or "include" in flags: c.outputs = []
-        nb.cells = [c for c in nb.cells if c.source.strip() or c.get("outputs")]
-        pages[str(f.relative_to(cache).with_suffix(".html"))] = nb
+        pages[str(f.relative_to(cache).with_suffix(".html"))] = readable(nb)
     shutil.rmtree(out, ignore_errors=True)
     name = {p: title(nb) or p for p,nb in pages.items()}
     export = HTMLExporter(template_name="lab", exclude_input_prompt=True, exclude_output_prompt=True)
@@ -115,7 +126,8 @@ def broken(out=ROOT/"_docs"):
             if not target.exists(): found.append(f"{page.name}: {l}")
             elif not to and mark and mark not in ids: found.append(f"{page.name}: #{mark}")
         found += [f"{page.name}: an image without a text"
-            for i in re.findall(r"<img\b[^>]*>", text) if not re.search(r'\balt="(?!No description has been)[^"]+"', i)]
+            for i in re.findall(r"<img\b[^>]*>", text)
+            if not re.search(r"\balt=(['\"])(?!\1|No description has been)", i)]
         found += [f"{page.name}: {w}" for w in re.findall(r"NoneType|__main__\.", text)]
     return found
 

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest, tomllib, yaml
 sys.path.insert(0, str(Path(__file__).parent))
 from pages import SYMBOLS, Described, Once, Written, last_words, packaged
-from preview import broken, style
+from preview import broken, readable, style
 from twice import differing
 from test_house import INSTALL, NBS, ROOT, canon, cells, each, ini, names
 
@@ -129,6 +129,18 @@ def test_every_picture_has_a_text():
                     c.source), f"{path.name}: a picture of which nothing is said"
     page = "## Heading\n\nEach **further** book,\nsee [RVQ](a.html), takes `a` bite.\n"
     assert last_words(page) == "Each further book, see RVQ, takes a bite."
+
+def test_a_picture_has_its_text_in_the_preview_too():
+    import nbformat
+    from nbconvert import HTMLExporter
+    png = dict(output_type="display_data", metadata={}, data={"image/png": "iVBORw0KGgo=\n", "text/plain": "<Figure>"})
+    cell = dict(cell_type="code", id="a", metadata={}, execution_count=None, outputs=[png],
+        source='#| fig-alt: "Louder is \\"brighter\\""\ndraw()')
+    nb = readable(nbformat.from_dict(dict(cells=[cell], metadata={}, nbformat=4, nbformat_minor=5)))
+    page, _ = HTMLExporter(template_name="lab").from_notebook_node(nb)
+    told, = re.findall(r"<img\b[^>]*>", page)
+    assert "Louder is &quot;brighter&quot;" in told or "alt='Louder is \"brighter\"'" in told, told
+    assert "iVBORw0KGgo=" in told and "fig-alt" not in page
 
 def test_what_a_page_may_not_hold_is_found(tmp_path):
     (tmp_path/"a.html").write_text('<a href="b.html">b</a><img src="data:x"><p>(__main__.Clip, x:NoneType=None)</p>')
