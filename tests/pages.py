@@ -1,5 +1,5 @@
 "How the site shows an API and its pictures. pyproject.toml names `Written`, `Once` and `Described` to nbdev"
-import ast, inspect, json, re
+import ast, base64, inspect, json, re, struct
 from dataclasses import is_dataclass
 from importlib import import_module
 from textwrap import dedent
@@ -48,7 +48,8 @@ class Written(BasicMarkdownRenderer):
         there = packaged(sym)
         super().__init__(there, name=name or qual_name(there.fget if isinstance(there, property) else there),
             title_level=title_level, **kwargs)
-        self.fn = self.nm
+        self.fn, self.nm = self.nm, self.nm.replace("__", r"\_\_")     # __len__ would be bold
+        if not there.__doc__: self.docs = ""                           # not what Python says of every __repr__
         try: self.dm = written(there)
         except (OSError, TypeError): pass    # made by other code: there is nothing to read
 
@@ -69,12 +70,22 @@ def last_words(markdown):
     plain = " ".join(plain.split())
     return plain if len(plain) <= 200 else plain[:200].rsplit(" ", 1)[0] + " ..."
 
+def shown_size(png):
+    "Width and height of a PNG in base64 at a hundred dots an inch, however sharp it was stored"
+    raw = base64.b64decode(png)
+    at = raw.find(b"pHYs")
+    dots = round(struct.unpack(">I", raw[at+4:at+8])[0]*.0254) if at > 0 else 100
+    return [round(n*100/dots) for n in struct.unpack(">II", raw[16:24])]
+
 class Described(Processor):
-    "An alternative text for every plot that has none: what is said just before it"
+    "For every plot its size, and an alternative text where it has none: what is said just before it"
     def begin(self):
         said = ""
         for c in self.nb.cells:
             if c.cell_type == "markdown": said = last_words(c.source) or said
-            elif said and "fig-alt" not in c.source and any("image/png" in o.get("data", {})
-                for o in c.get("outputs", [])):
+            drawn = [o for o in c.get("outputs", []) if "image/png" in o.get("data", {})]
+            for o in drawn:
+                width, height = shown_size("".join(o["data"]["image/png"]))
+                o["metadata"] = {**o.get("metadata", {}), "image/png": dict(width=width, height=height)}
+            if drawn and said and "fig-alt" not in c.source:
                 c.source = f"#| fig-alt: {json.dumps(said, ensure_ascii=False)}\n{c.source}"

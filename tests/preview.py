@@ -22,9 +22,12 @@ STYLE = """<style>
   .jp-InputArea-editor pre { white-space: pre-wrap; overflow-wrap: anywhere; }
   .jp-OutputArea-output pre { overflow-x: auto; white-space: pre; }
   .jp-RenderedHTMLCommon table { display: block; overflow-x: auto; max-width: 100%; }
-  .jp-RenderedMarkdown .highlight pre { font: .85rem/1.3 monospace; white-space: pre-wrap; }
+  .jp-RenderedMarkdown .highlight pre { font: .85rem/1.3 monospace; white-space: pre-wrap; word-break: normal; }
   .jp-OutputArea-output { padding-left: 5px; }
   .jp-RenderedHTMLCommon { overflow-wrap: anywhere; } img { max-width: 100%; height: auto; }
+  .jp-RenderedHTMLCommon :is(td, th) { overflow-wrap: normal; }
+  .jp-MarkdownOutput .highlight pre, .jp-MarkdownOutput > pre {
+    margin: 0 0 1em; padding: .5em; background: var(--jp-cell-editor-background); white-space: pre-wrap; }
   @media (max-width: 50rem) {
     body { display: block; padding: 1rem; }
     nav.site { position: static; max-height: none; }
@@ -33,6 +36,7 @@ STYLE = """<style>
   @media (prefers-color-scheme: dark) {
     DARK
     body { background: var(--jp-layout-color0); color: var(--jp-content-font-color1); }
+    :root { --jp-mirror-editor-comment-color: #8ab4a8; }
     nav.site a { color: #8fbce6; } nav.site p { color: #aaa; } .jp-OutputArea-output img { background: #fff; }
   }
 </style>
@@ -61,7 +65,8 @@ def described(output, alt):
     "A picture with what is said of it: nbconvert itself knows no place for that"
     data = output.get("data", {})
     if not alt or "image/png" not in data: return output
-    img = f'<img alt="{html.escape(alt)}" src="data:image/png;base64,{data["image/png"].strip()}">'
+    size = "".join(f' {k}="{v}"' for k,v in output.get("metadata", {}).get("image/png", {}).items())
+    img = f'<img alt="{html.escape(alt)}"{size} src="data:image/png;base64,{data["image/png"].strip()}">'
     return nbformat.from_dict({**output, "data": {"text/html": img}})
 
 def readable(nb):

@@ -33,6 +33,11 @@ def test_signatures_are_as_they_were_written(module):
             own = [f.name for f in fields(thing) if f.name in thing.__dict__.get("__annotations__", {})]
             assert all(re.search(rf"^    {f}\s*:", page, re.M) for f in own), page
 
+def test_special_methods_keep_their_underscores():
+    from harmonica.report import Report
+    page = Written(Report.__repr__)._repr_markdown_()
+    assert r"### Report.\_\_repr\_\_" in page and "def __repr__" in page and "Return repr" not in page
+
 def test_comments_of_a_dataclass_and_stacked_decorators_are_shown_by_a_page():
     "As nbdev makes it for Quarto and for the preview: the notebook itself defines what is shown"
     code = """import json
@@ -129,6 +134,17 @@ def test_every_picture_has_a_text():
                     c.source), f"{path.name}: a picture of which nothing is said"
     page = "## Heading\n\nEach **further** book,\nsee [RVQ](a.html), takes `a` bite.\n"
     assert last_words(page) == "Each further book, see RVQ, takes a bite."
+
+def test_sharp_plots_are_shown_no_larger():
+    "Twice the dots are twice as sharp, not twice as large: all letters on a page have one size"
+    from fastcore.nbio import read_nb
+    nb = read_nb(ROOT/"nbs/27_speaker.ipynb")
+    Described(nb).begin()
+    drawn = [o for c in nb.cells for o in c.get("outputs", []) if "image/png" in o.get("data", {})]
+    for o in drawn:
+        size, png = o["metadata"]["image/png"], base64.b64decode("".join(o["data"]["image/png"]))
+        assert size["width"] == round(struct.unpack(">I", png[16:20])[0]*100/sharpness(png)) < 700
+    assert drawn
 
 def test_a_picture_has_its_text_in_the_preview_too():
     import nbformat
