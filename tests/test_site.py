@@ -102,6 +102,8 @@ def test_plots_can_be_read(nb):
     "A hundred dots an inch or more: those that are stored, and those that the next run would store"
     small = {i for i,png in pictures(nb) if sharpness(png) < 100}
     assert not small, f"{nb.name}: below 100 dots an inch in cells {small}"
+    plain = 'set_matplotlib_formats("png")' in "\n".join(cells(nb))
+    assert plain or not list(pictures(nb)), f"{nb.name}: plots would be stored twice as large"
     for c in json.loads(nb.read_text(encoding="utf-8"))["cells"]:
         asked = re.findall(r"figsize=.*\bdpi=(\d+)", "".join(c["source"]))
         drawn = any("image/png" in o.get("data", {}) for o in c.get("outputs", []))
