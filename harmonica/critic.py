@@ -110,7 +110,8 @@ def decoder_input(
     with torch.no_grad(), torch.autocast(batch.wav.device.type, enabled=False):
         codes = m.to_codes(batch.wav)
         z = sum(m.rvq.books[j][codes[:,j]]*(j < n_q)[:,None,None] for j in range(m.n_q))
-        return z if batch.painted is None else torch.where(batch.painted.isnan(), z, batch.painted)
+        made = batch.nar_latents
+        return z if made is None else torch.where(made.isnan(), z, made)
 
 # %% ../nbs/07_critic.ipynb #c24264ff
 @patch

@@ -51,8 +51,8 @@ def prepare_audio(
     from tqdm.auto import tqdm
     out, hop, index, at = Path(out), rate//50, [], 0
     out.mkdir(parents=True, exist_ok=True)
-    painted = out/"painted.f16" if paint else os.devnull
-    with open(out/"audio.i16", "wb") as fa, open(out/"phones.i16", "wb") as fp, open(painted, "wb") as fv:
+    latents = out/"painted.f16" if paint else os.devnull
+    with open(out/"audio.i16", "wb") as fa, open(out/"phones.i16", "wb") as fp, open(latents, "wb") as fv:
         for file,row in tqdm(_rows(manifests, split), disable=not progress, unit="clip"):
             clip = Clip.load(file).to(rate)
             if not clip.active().any(): continue
@@ -114,8 +114,8 @@ def _index(self:AudioCrops, folder, rows):
         raise ValueError(f"no clip in {folder} holds {self.T/50:g} s, the longest is of {n.max(initial=0)/50:g} s: "
                          "give longer clips, or shorter crops (data.crop_seconds)")
     self.at, self.n, self.z = at[long], n[long], z[long]
-    self.painted = np.memmap(folder/"painted.f16", "<f2", "r") if (z >= 0).any() else None
-    self.code_dim = 0 if self.painted is None else len(self.painted)//int(n[z >= 0].sum())
+    self.nar_latents = np.memmap(folder/"painted.f16", "<f2", "r") if (z >= 0).any() else None
+    self.code_dim = 0 if self.nar_latents is None else len(self.nar_latents)//int(n[z >= 0].sum())
     self.taught = np.flatnonzero(self.phones[self.at+self.n//2] >= 0)
 
 # %% ../nbs/06_crops.ipynb #2e5f040c
@@ -136,10 +136,10 @@ def crop(self:AudioCrops, rng):
     k = rng.choice(pool, p=p/p.sum())
     a = self.at[k]+rng.integers(0, self.n[k]-self.T+1)
     x, phones = self.audio[a*self.hop:(a+self.T)*self.hop].astype(np.float32)/32768, self.phones[a:a+self.T]
-    z = None if self.painted is None else np.full((self.T, self.code_dim), np.nan, np.float32)
+    z = None if self.nar_latents is None else np.full((self.T, self.code_dim), np.nan, np.float32)
     if z is not None and self.z[k] >= 0 and rng.random() < .6:    # painted as it was recorded, so not to be spoiled
         b = self.z[k]//2+(a-self.at[k])*self.code_dim
-        return x, phones, self.painted[b:b+z.size].astype(np.float32).reshape(z.shape)
+        return x, phones, self.nar_latents[b:b+z.size].astype(np.float32).reshape(z.shape)
     if rng.random() < self.spoil: x = _worse(x, rng, self.rate)
     return np.clip(x, -1, 1), phones, z
 
@@ -149,7 +149,7 @@ def __getitem__(self:AudioCrops, i:int)->AudioBatch:
     "Batch number `i`"
     rng = np.random.default_rng([self.seed, i])
     x, phones, z = zip(*[self.crop(rng) for _ in range(self.batch)])
-    painted = None if z[0] is None else torch.from_numpy(np.stack(z))
+    latents = None if z[0] is None else torch.from_numpy(np.stack(z))
     phones = torch.from_numpy(np.stack(phones).astype(np.int64))
-    return AudioBatch(torch.from_numpy(np.stack(x)), phones, self.rate, painted)
+    return AudioBatch(torch.from_numpy(np.stack(x)), phones, self.rate, latents)
 

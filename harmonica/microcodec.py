@@ -205,7 +205,7 @@ class AudioBatch:
     wav:Tensor # Samples, (B,N)
     phones:Tensor # Class of each frame, (B,T), -1 where unknown
     rate:int=24000
-    painted:Tensor=None # What a NAR makes of book 0, (B,T,code_dim), NaN where unknown
+    nar_latents:Tensor=None # What a NAR makes of book 0, (B,T,code_dim), NaN where unknown
 
     def to(self, device):
         return AudioBatch(**{k: v.to(device) if isinstance(v, Tensor) else v for k,v in vars(self).items()})

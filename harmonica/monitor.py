@@ -61,7 +61,7 @@ class CodebookUse:
         every:int=10,      # Look at one update in so many
     ):
         self.frames, self.every = frames, every
-        self.ratio = self.said = self.true = self.gen = self.state = None
+        self.ratio = self.drawn = self.true = self.gen = self.state = None
 
 @patch
 def before_fit(self:CodebookUse, t):
@@ -81,31 +81,31 @@ def before_fit(self:CodebookUse, t):
 def count(self:CodebookUse, model, batch):
     "Count the codes of one batch"
     n, dev = model.cfg.n_bins, self.out.device
-    if self.said is None: self.said, self.true = torch.zeros(n, device=dev), torch.zeros(n, device=dev)
+    if self.drawn is None: self.drawn, self.true = torch.zeros(n, device=dev), torch.zeros(n, device=dev)
     if self.gen is None:
         self.gen = torch.Generator(dev)
         self.gen.manual_seed(0)
         try:
             if self.state is not None: self.gen.set_state(self.state)
         except RuntimeError: pass # counted on another kind of device: the dice differ there anyway
-        self.said, self.true = self.said.to(dev), self.true.to(dev)
+        self.drawn, self.true = self.drawn.to(dev), self.true.to(dev)
     group = model.cfg.group
     # (B,T,n_bins)
     p = self.out[...,:group*n].unflatten(-1, (group, n)).float().softmax(-1).flatten(1,2)[:,:batch.codes.shape[2]]
     real = batch.frame_mask[:,:p.shape[1]]
-    drawn = torch.multinomial(p[real], 1, generator=self.gen)[:,0]
-    self.said += torch.bincount(drawn, minlength=n)
+    picked = torch.multinomial(p[real], 1, generator=self.gen)[:,0]
+    self.drawn += torch.bincount(picked, minlength=n)
     self.true += torch.bincount(batch.codes[:,0,:p.shape[1]][real], minlength=n)
 
 # %% ../nbs/52_monitor.ipynb #43e3fd96
 @patch
 def after_step(self:CodebookUse, t):
     if self.true is None or (t.step-1) % self.every or self.true.sum() < self.frames: return
-    self.last = self.said.clone(), self.true.clone()
-    used, own = perplexity(self.said), perplexity(self.true)
+    self.last = self.drawn.clone(), self.true.clone()
+    used, own = perplexity(self.drawn), perplexity(self.true)
     self.ratio = used/own
     t.log(dict(step=t.step, use_ratio=self.ratio, use_said=used, use_true=own))
-    self.said.zero_()
+    self.drawn.zero_()
     self.true.zero_()
 
 @patch
@@ -114,11 +114,11 @@ def after_fit(self:CodebookUse, t): self.handle.remove()
 # %% ../nbs/52_monitor.ipynb #f968fee7
 @patch
 def state_dict(self:CodebookUse): # kept in the run's checkpoint: a resumed count is the count
-    return dict(said=self.said, true=self.true, gen=None if self.gen is None else self.gen.get_state())
+    return dict(said=self.drawn, true=self.true, gen=None if self.gen is None else self.gen.get_state())
 @patch
 def load_state_dict(self:CodebookUse, s):
     if s["said"] is None: return
-    self.said, self.true, self.state = s["said"], s["true"], s["gen"]
+    self.drawn, self.true, self.state = s["said"], s["true"], s["gen"]
 
 # %% ../nbs/52_monitor.ipynb #4d11d7ee
 def part_name(

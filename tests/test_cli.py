@@ -364,9 +364,9 @@ def test_sound_is_painted_and_a_decoder_learns_from_it(capsys, tmp_path, home):
     assert ["painted" in r for r in rows] == [False, True, False]
     crops = AudioCrops(tmp_path/"painted", 6, 1.28)
     b = next(iter(crops))
-    whole = b.painted.isnan().all((1,2))
-    part = b.painted.isnan().any((1,2))
-    assert b.painted.shape == (6, 64, 64) and torch.equal(whole, part) and not whole.all()
+    whole = b.nar_latents.isnan().all((1,2))
+    part = b.nar_latents.isnan().any((1,2))
+    assert b.nar_latents.shape == (6, 64, 64) and torch.equal(whole, part) and not whole.all()
     save_model(tmp_path/"bold.safetensors", load_model(packaged_weights("nar"), kind="nar"), bits=8, guidance=2.)
     assert ask(capsys, "preprocess", "--dataset", tmp_path/"m.jsonl", "--nar", tmp_path/"bold.safetensors", "--out",
         tmp_path/"bold")[0] == 0

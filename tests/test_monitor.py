@@ -64,7 +64,7 @@ def test_codebook_use_counts_the_truth(tmp_path):
     for i in (1, 2):
         b = batch(i)
         want += torch.bincount(b.codes[:,0][b.frame_mask], minlength=BINS)
-    assert torch.equal(use.true, want) and use.said.sum()==want.sum()
+    assert torch.equal(use.true, want) and use.drawn.sum()==want.sum()
 
 def test_a_model_that_says_one_code_is_seen():
     use = CodebookUse()
@@ -73,7 +73,7 @@ def test_a_model_that_says_one_code_is_seen():
     out[...,5] = 50
     use.out = out
     use.count(m, b)
-    assert perplexity(use.said) < 1.001 and perplexity(use.true) > 8
+    assert perplexity(use.drawn) < 1.001 and perplexity(use.true) > 8
 
 def test_gradients_add_up(tmp_path):
     g = Gradients(every=1)
