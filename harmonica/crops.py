@@ -33,15 +33,10 @@ def _phones(clip, row, T, aligner):
     phones[:len(known)] = known[:T]
     return phones
 
-def _rows(manifests, split):
-    rows = [(Path(m).parent, json.loads(line)) for m in manifests for line in open(m, encoding="utf-8")]
-    return [(folder/r["audio"], r) for folder,r in rows if r.get("split", "train") == split]
-
 # %% ../nbs/06_crops.ipynb #9ce277e1
 def prepare_audio(
-    manifests:list, # JSONL files with audio, split and, where known, phonemes and durations
+    rows, # Iterable of dicts: audio (whatever `Clip.load` takes), speaker, where known text, phonemes, durations
     out, # Folder to make
-    split:str="train", # Which rows
     rate:int=24000, # Samples a second
     aligner=None, # Has `.phones(clip, text)`: finds the phones of rows that come with text only
     progress:bool=True, # Show a bar
@@ -53,8 +48,8 @@ def prepare_audio(
     out.mkdir(parents=True, exist_ok=True)
     latents = out/"painted.f16" if paint else os.devnull
     with open(out/"audio.i16", "wb") as fa, open(out/"phones.i16", "wb") as fp, open(latents, "wb") as fv:
-        for file,row in tqdm(_rows(manifests, split), disable=not progress, unit="clip"):
-            clip = Clip.load(file).to(rate)
+        for row in tqdm(rows, disable=not progress, unit="clip"):
+            clip = Clip.load(row["audio"]).to(rate)
             if not clip.active().any(): continue
             clip = _equally_loud(clip, aligner is None and row.get("durations"))
             x = clip.samples[:len(clip)//hop*hop]

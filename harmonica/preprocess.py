@@ -8,7 +8,7 @@ Docs: https://harmonica-tts.github.io/harmonica/preprocess.html.md"""
 __all__ = ['corpora_of', 'Speech', 'look', 'tell', 'encode', 'aligner_of', 'lay_flat', 'lay_speech', 'place_for']
 
 # %% ../nbs/59_preprocess.ipynb #f5810005
-import itertools, json, tempfile
+import itertools
 from collections import Counter
 from pathlib import Path
 
@@ -19,6 +19,7 @@ from .checkpoint import load_model, packaged_weights
 from .codec import load_codec
 from .corpora import corpus, is_list, recognise, speed_perturb
 from .data import CodesDataset, Rejected, cached_ids, peek, prepare, rejected
+from .lists import list_rows
 from .crops import prepare_audio
 from .recipes import Painter
 from .scale import prepare_many
@@ -195,10 +196,8 @@ def lay_flat(speech, codec, nar, out, aligner, dev):
         raise ValueError("--nar wants to know when each phone is said: leave --aligner none out")
     weights = packaged_weights("nar") if nar == "packaged" else nar
     paint = nar and Painter(load_codec(codec, dev), load_model(weights, dev, "nar"), aligner)
-    names, split = [n for n,_ in speech.corpora], speech.split or "train"
-    if all(n.endswith(".jsonl") for n in names): return prepare_audio(names, out, split, aligner=aligner, paint=paint)
-    with tempfile.TemporaryDirectory() as tmp:
-        return prepare_audio([_listed(speech.opened(), tmp)], out, split, aligner=aligner, paint=paint)
+    rows = (r for r in _rows_of(speech) if r.get("split", "train") == (speech.split or "train"))
+    return prepare_audio(rows, out, aligner=aligner, paint=paint)
 
 # %% ../nbs/59_preprocess.ipynb #c4c02be3
 def lay_speech(speech, codec, out, aligner, dev, limits=(.5, 20.))->dict:
@@ -209,17 +208,13 @@ def lay_speech(speech, codec, out, aligner, dev, limits=(.5, 20.))->dict:
     return prepare_speech(us, out, load_codec(codec, dev), aligner, Tokenizer("phonemes"), *limits)
 
 # %% ../nbs/59_preprocess.ipynb #1dc2a246
-def _listed(us, folder):
-    "A manifest made for what is read"
-    path = Path(folder)/"made.jsonl"
-    with open(path, "w", encoding="utf8") as f:
-        for u in us:
-            if not isinstance(u.audio, (str, Path)):
-                raise ValueError("laying sound flat reads files: download the corpus first, or give a manifest")
-            row = dict(audio=str(Path(u.audio).resolve()), text=u.text, speaker=u.speaker, source=u.source,
-                split=u.split)
-            if not u.problem: f.write(json.dumps(row)+"\n")
-    return path
+def _rows_of(speech):
+    "Rows of manifests as they are, for they may know phones; of other corpora what their readers know"
+    names = [n for n,_ in speech.corpora]
+    if all(n.endswith(".jsonl") for n in names):
+        return (dict(r, audio=Path(n).parent/r["audio"]) for n in names for _,r in list_rows(n))
+    known = ("audio", "text", "speaker", "source", "split")
+    return ({k: getattr(u, k) for k in known} for u in speech.opened() if not u.problem)
 
 # %% ../nbs/59_preprocess.ipynb #816d34ad
 def place_for(sources, corpora, root, out, kind):

@@ -212,6 +212,18 @@ def test_short_rows_and_blank_lines_of_published_tables(tmp_path):
         ("b", "mine", "b.wav")]
 
 
+def test_what_lies_in_parquet_is_laid_flat_too(tmp_path, capsys):
+    "The sound is in the table and in no file of its own"
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+    sounds = [dict(bytes=tone(tmp_path/f"{i}.wav", 1.+.2*i).read_bytes(), path=f"{i}.wav") for i in range(3)]
+    pq.write_table(pa.table(dict(audio=sounds, text=["one"]*3, speaker_id=["a", "b", "a"])), tmp_path/"x.parquet")
+    code, out, err = ask(capsys, tmp_path/"x.parquet", "--codec", "none", "--aligner", "none", "--out", tmp_path/"flat")
+    assert code == 0, err
+    rows = [json.loads(l) for l in (tmp_path/"flat/index.jsonl").read_text().splitlines()]
+    assert [r["speaker"] for r in rows] == ["x-a", "x-b", "x-a"] and all(r["frames"] > 40 for r in rows)
+
+
 def test_a_null_in_parquet_is_one_utterance_less(tmp_path):
     import pyarrow as pa
     import pyarrow.parquet as pq

@@ -189,13 +189,10 @@ def test_a_nar_says_how_many_books_to_fill(tmp_path, codes):
 
 def test_codec_trains_and_its_books_start_the_embeddings(tmp_path):
     rng = np.random.default_rng(0)
-    (tmp_path/"clips").mkdir()
-    with open(tmp_path/"m.jsonl", "w") as f:
-        for i in range(4):
-            Clip((.1*np.sin(np.arange(24000)*rng.uniform(.02, .3))).astype(np.float32)).save(tmp_path/f"clips/{i}.wav")
-            f.write(json.dumps(dict(audio=f"clips/{i}.wav", text="hm", speaker="a", split="train", source="made"))+"\n")
+    hum = lambda: Clip((.1*np.sin(np.arange(24000)*rng.uniform(.02, .3))).astype(np.float32))
+    rows = [dict(audio=hum(), text="hm", speaker="a", source="made") for i in range(4)]
     from harmonica.crops import prepare_audio
-    prepare_audio([tmp_path/"m.jsonl"], tmp_path/"sound", progress=False)
+    prepare_audio(rows, tmp_path/"sound", progress=False)
     cfg = load_config("smoke", [f"data.audio_dir={tmp_path}/sound", f"data.audio_valid_dir={tmp_path}/sound",
         "training.max_steps=2", "training.valid_every=2"])
     train_codec(cfg, tmp_path/"codec", "cpu", progress=False)
@@ -215,12 +212,9 @@ def test_a_decoder_learns_alone_and_an_aligner_learns_phones(tmp_path):
     from harmonica.crops import prepare_audio
     train_aligner, train_decoder = (partial(train, stage) for stage in ("aligner", "decoder"))
     rng = np.random.default_rng(0)
-    with open(tmp_path/"m.jsonl", "w") as f:
-        for i in range(3):
-            Clip((.1*np.sin(np.arange(24000)*rng.uniform(.02, .1))).astype(np.float32)).save(tmp_path/f"{i}.wav")
-            f.write(json.dumps(dict(audio=f"{i}.wav", text="hm", speaker="a", phonemes="hm", durations="10 10 10 10"))
-                +"\n")
-    prepare_audio([tmp_path/"m.jsonl"], tmp_path/"sound", progress=False)
+    hum = lambda: Clip((.1*np.sin(np.arange(24000)*rng.uniform(.02, .1))).astype(np.float32))
+    rows = [dict(audio=hum(), text="hm", speaker="a", phonemes="hm", durations="10 10 10 10") for i in range(3)]
+    prepare_audio(rows, tmp_path/"sound", progress=False)
     small = [f"data.audio_dir={tmp_path}/sound", "training.max_steps=2", "training.valid_every=0", "model.codec.n_q=2",
         "model.codec.n_bins=16", "model.codec.code_dim=8", "model.codec.enc_dim=16", "model.codec.enc_layers=1",
         "model.codec.dec_dim=16", "model.codec.dec_layers=1"]
@@ -232,7 +226,7 @@ def test_a_decoder_learns_alone_and_an_aligner_learns_phones(tmp_path):
     save_model(first, zero) # not the bytes of 0: the fingerprint sees it
     train_decoder(load_config("smoke", small), tmp_path/"decoder", "cpu", init=first, progress=False)
     a, b = load_codec(str(first)), load_codec(str(tmp_path/"decoder/decoder.safetensors"))
-    x = Clip.load(tmp_path/"0.wav")
+    x = rows[0]["audio"]
     assert a.hash == b.hash and torch.equal(a.encode(x), b.encode(x))
     assert not torch.equal(a.spec_head[1].weight, b.spec_head[1].weight)
     whole = train_decoder(load_config("smoke", [*small, "training.max_steps=4"]), tmp_path/"decoder", "cpu",
@@ -327,9 +321,8 @@ def test_what_was_tried_can_be_read():
 def test_crops_longer_than_every_clip_are_refused(tmp_path):
     "In words, when the folder is opened: nothing could ever be drawn"
     from harmonica.crops import AudioCrops, prepare_audio
-    Clip(.1*np.sin(np.arange(24000)/20), 24000).save(tmp_path/"a.wav")
-    (tmp_path/"m.jsonl").write_text(json.dumps(dict(audio="a.wav", speaker="me")))
-    flat = prepare_audio([tmp_path/"m.jsonl"], tmp_path/"flat", progress=False)
+    hum = Clip(.1*np.sin(np.arange(24000)/20), 24000)
+    flat = prepare_audio([dict(audio=hum, speaker="me")], tmp_path/"flat", progress=False)
     with pytest.raises(ValueError, match="holds 30 s, the longest is of .* s: give longer clips, or shorter crops"):
         AudioCrops(flat, 2, 30.)
     assert next(iter(AudioCrops(flat, 2, .4))).wav.shape == (2, 9600)
