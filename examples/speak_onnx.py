@@ -123,7 +123,8 @@ class Speaker:
         codes = np.pad(codes, (lead, tail), "edge")[None]
         n = self.latents.shape[1] # frames of the prompt that the flow hears; their codes, -1 where there is none
         told = np.pad(self.prompt[:,0,:n], ((0, 0), (0, max(0, n-self.prompt.shape[2]))), constant_values=-1)
-        frames, voice, *past = self.run("flow_read", np.array([ids], np.int64), durations[None], codes, self.latents, told)
+        ids = np.array([ids], np.int64)
+        frames, voice, *past = self.run("flow_read", ids, durations[None], codes, self.latents, told)
         x = noise[None,:codes.shape[1]]*np.float32(flow["noise"])
         for a,b in zip(flow["times"], flow["times"][1:]):
             t, far = np.array([a], np.float32), np.array([b-a], np.float32)
