@@ -571,6 +571,8 @@ def serve(
     if voices is not None: writable(voices)
     torch.set_num_threads(1)   # many threads in small steps only wait for each other
     limits = Limits(max_text, max_upload, max_queue, max_seconds)
-    app = make_app(Voice.load(device=device), voices, token, limits)
+    voice = Voice.load(device=device)
+    voice.say("Good morning.")   # reads and lays out what the first word needs: not while a listener waits
+    app = make_app(voice, voices, token, limits)
     print(f"http://{host}:{port} is open, Ctrl-C ends it", flush=True)
     uvicorn.run(app, host=host, port=port, log_level="warning", timeout_keep_alive=30, server_header=False)

@@ -286,6 +286,18 @@ def test_short_orders_go_first_and_a_batch_is_bounded():
     for t in threads: t.join(10)
     assert batches == [1, 3, 4, 9]
 
+def test_the_first_listener_meets_a_server_that_has_spoken(mouth, monkeypatch, capsys):
+    "Lexicon, matrices and pitch detector take seconds, once: before the door opens"
+    import uvicorn
+    from harmonica.infer import Voice
+    from harmonica.serve import serve
+    done = []
+    mouth.say = lambda text: done.append("said")
+    monkeypatch.setattr(Voice, "load", lambda **kw: mouth)
+    monkeypatch.setattr(uvicorn, "run", lambda app, **kw: done.append("open"))
+    assert not serve(["--port", "8765"])
+    assert done == ["said", "open"] and "8765 is open" in capsys.readouterr().out
+
 def test_the_next_batch_gathers_while_one_is_spoken():
     "Many listeners, short texts: batches are full, and nobody speaks alone because the others are still on their way"
     from harmonica.serve import Chorus
