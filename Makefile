@@ -58,7 +58,7 @@ format: $(VENV)/installed-dev ## Export and clean the notebooks, build README.md
 lint: $(VENV)/installed-dev ## Look for mistakes without running anything
 	$(BIN)/ruff check harmonica tests setup.py
 	$(BIN)/ruff check --select E501,E702,Q000 nbs tests benchmarks examples
-	$(BIN)/ruff check --select F401 nbs
+	$(BIN)/ruff check --select F401,F821 nbs
 
 audit: $(VENV)/installed-dev ## Known holes in what constraints.txt pins (needs the network), and every package's licence
 	$(BIN)/python -m pip --disable-pip-version-check -q install pip-audit
