@@ -133,17 +133,19 @@ def make_model(
     kind:str, # One of `kinds`
     config:dict, # Its config
     shapes:dict, # name -> tensor: what it will be filled with
+    known:bool=False, # Is it of the package itself? Then it is made at once
 )->nn.Module:
     "A model of the shapes that its weights have, or a ValueError before anything large is made"
     if kind == "aligner": import_module("harmonica.align")   # registers itself
     if kind not in kinds:
         raise ValueError(f"holds a model of unknown kind '{kind}': known are {', '.join(sorted(kinds))}")
     cls, cfg = kinds[kind][0], build(kinds[kind][1], config)
-    with torch.device("meta"): own = cls(cfg)
-    own = {k: v for k,v in own.state_dict().items() if k in shapes or k not in getattr(cls, "training_only", ())}
+    with torch.device("cpu" if known else "meta"): made = cls(cfg)
+    own = made.state_dict()
+    own = {k: v for k,v in own.items() if k in shapes or k not in getattr(cls, "training_only", ())}
     if (wrong := first_difference(own, shapes)) is not None:
         raise ValueError(f"its weights don't fit its config (first difference: {wrong})")
-    return cls(cfg)
+    return made if known else cls(cfg)
 
 # %% ../nbs/45_checkpoint.ipynb #b1a9829e
 def load_model(
@@ -158,7 +160,8 @@ def load_model(
         kinds_wanted = " or ".join(wanted)
         raise ValueError(f"{path} holds a model of kind '{meta['kind']}', wanted '{kinds_wanted}': give the right file")
     with reading(path, "a model of this version", "update Harmonica, or train again"):
-        model = make_model(meta["kind"], meta["config"], _promised(path))
+        ours = Path(path).resolve().parent == (packaged_voice().parent.parent/"weights").resolve()
+        model = make_model(meta["kind"], meta["config"], _promised(path), ours)
     return load_weights(model, path).eval().to(device)
 
 # %% ../nbs/45_checkpoint.ipynb #88c7591e

@@ -85,6 +85,16 @@ def test_import_needs_no_network_no_sound_card_no_gpu():
     assert r.returncode == 0, r.stderr
     assert r.stdout.strip() == "[]"
 
+def test_the_packaged_voice_is_loaded_without_torchs_compiler():
+    "Its parts take longer to read than all weights; a file of somebody else's is worth the time"
+    r = run("""
+        import sys
+        from harmonica import Voice
+        Voice.load(device="cpu")
+        print([m for m in ("sympy", "torch._inductor", "torch.distributed.tensor") if m in sys.modules])
+    """, OMP_NUM_THREADS="1")
+    assert r.returncode == 0 and r.stdout.strip() == "[]", r.stdout+r.stderr
+
 def test_every_codec_is_registered():
     with pytest.raises(ValueError, match="micro.*encodec_24khz.*dac_24khz|encodec_24khz.*dac_24khz.*micro"):
         harmonica.load_codec("nonesuch")
