@@ -6,7 +6,8 @@ Docs: https://harmonica-tts.github.io/harmonica/flow.html.md"""
 
 # %% auto #0
 __all__ = ['FlowNARConfig', 'PromptEncoder', 'FlowNAR', 'FlowBatch', 'time_features', 'flow_times', 'Heard', 'FlowStack',
-           'voiced', 'widen', 'measure_spread', 'warp_matrix', 'disguise', 'FlowLoader', 'RetoldCrops']
+           'voiced', 'widen', 'measure_spread', 'usual_painting', 'warp_matrix', 'disguise', 'FlowLoader',
+           'RetoldCrops']
 
 # %% ../nbs/41_flow.ipynb #a02db88b
 from dataclasses import dataclass
@@ -404,6 +405,16 @@ def measure_spread(
     spread = torch.stack(ratios).mean(0).exp().clamp(min=1)
     spread[-4:] = 1   # pitch and voicing are left as they are
     return spread
+
+# %% ../nbs/41_flow.ipynb #c1a7be35
+def usual_painting(
+    flow:FlowNAR, # In eval mode
+    batches, # See `measure_spread`
+    **how, # See `FlowNAR.generate`; steps, guidance and temperature have defaults of their own
+)->dict: # What `Voice` needs to know, for the model's file: how, and the spread that belongs to it
+    "Few steps, strong guidance, calm noise: clear words in the prompt's voice"
+    how = dict(steps=4, guidance=2.5, temperature=.3) | how
+    return dict(how, spread=[round(x, 4) for x in measure_spread(flow, batches, **how).tolist()])
 
 # %% ../nbs/41_flow.ipynb #fba740ab
 def warp_matrix(

@@ -248,8 +248,9 @@ class Voice:
         self.continues = info.get("continues", True) # is it better to go on from a prompt whose words are known?
         self.lexicon = {} # words and how they are read, see `pronounce`
         self.n_books, self.guidance = nar_info.get("n_books"), nar_info.get("guidance", 1.) # what the NAR does well
-        self.painting = {k: nar_info[k] for k in ("steps", "guidance", "temperature") if k in nar_info} # and a flow
-        self.spread = torch.tensor(nar_info["spread"]) if "spread" in nar_info else None # see `widen`
+        self.painting = dict(nar_info.get("painting", {})) # how a flow paints, see `usual_painting`
+        spread = self.painting.pop("spread", None)
+        self.spread = None if spread is None else torch.tensor(spread)
         self.listens = min(5., max(nar_info.get("prompt_seconds", [5.]))) # seconds of the prompt that a flow hears
         self.int8, self.half = True, True # the AR from bytes, the flow in bfloat16, where the processor can
         self.speaker, self.kept = None, None # who else speaks `Line`s; what the flow has heard

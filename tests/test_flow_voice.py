@@ -34,7 +34,7 @@ def tiny_voice(frame_rate=50.):
     ar = AR(ARConfig(group=2, frame_rate=frame_rate, vocab_size=tok.vocab_size, n_q=N_Q, n_bins=BINS, d_model=32,
         n_heads=2, n_layers=1, d_ff=32, code_dim=8, speaker_dim=16)).eval()
     nar = flow(vocab=tok.vocab_size)
-    nar.info = dict(steps=3, guidance=1.5, temperature=.7)
+    nar.info = dict(steps=90000, painting=dict(steps=3, guidance=1.5, temperature=.7))
     return Voice(codec, ar, nar, tok, vocoder=mel_codec())
 
 @pytest.fixture(scope="module")
@@ -143,9 +143,9 @@ def test_what_is_painted_is_widened_around_the_prompts_mean(voice, me):
     request, codes = me.request("It was late."), torch.randint(BINS, (40,), generator=torch.Generator().manual_seed(0))
     durations = torch.full((int(request.text_len),), 40/int(request.text_len))
     settled, plain = me.predict_fine(request, codes, durations, seed=5)
-    voice.nar.info["spread"] = [1.3]*48+[1.]*4
+    voice.nar.info["painting"]["spread"] = [1.3]*48+[1.]*4
     try: other = me.wearing(me.prompt)
-    finally: del voice.nar.info["spread"]
+    finally: del voice.nar.info["painting"]["spread"]
     same, wide = other.predict_fine(request, codes, durations, seed=5)
     torch.testing.assert_close(same, settled)
     torch.testing.assert_close(wide, widen(plain, me.prompt.latents, torch.tensor([1.3]*48+[1.]*4)))

@@ -483,6 +483,9 @@ def test_train_flow(flat, tmp_path):
     t = train("flow", cfg, tmp_path/"flow", "cpu", progress=False)
     m = load_model(tmp_path/"flow"/"flow.safetensors", kind="flow")
     assert t.step == 3 and m.info["codec"] == "mel" and (m.size != 1).any()
+    how = m.info["painting"]   # what a voice speaks with: Euler steps, not those of the training
+    assert (how["steps"], how["guidance"], how["temperature"], m.info["steps"]) == (4, 2.5, .3, 3)
+    assert len(how["spread"]) == 52 and min(how["spread"]) >= 1 and how["spread"][-4:] == [1]*4
     told = config(flat, f"data.flow={tmp_path/'flow'/'flow.safetensors'}")
     with pytest.raises(ValueError, match="without --init"): train("mel", told, tmp_path/"no", "cpu", progress=False)
     again = train("mel", told, tmp_path/"mel2", "cpu", init=tmp_path/"mel"/"mel.safetensors", progress=False)
