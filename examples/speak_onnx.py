@@ -121,23 +121,12 @@ class Speaker:
         durations[0] += lead
         durations[-1] += tail
         codes = np.pad(codes, (lead, tail), "edge")[None]
-        n = self.latents.shape[1] # frames of the prompt that the flow hears; their codes, -1 where there is none
-        told = np.pad(self.prompt[:,0,:n], ((0, 0), (0, max(0, n-self.prompt.shape[2]))), constant_values=-1)
-        ids = np.array([ids], np.int64)
-        frames, voice, *past = self.run("flow_read", ids, durations[None], codes, self.latents, told)
+        frames, voice, *past = self.run("flow_read", np.array([ids], np.int64), durations[None], codes, self.latents)
         x = noise[None,:codes.shape[1]]*np.float32(flow["noise"])
         for a,b in zip(flow["times"], flow["times"][1:]):
             t, far = np.array([a], np.float32), np.array([b-a], np.float32)
             x, = self.run("flow_step", x, t, far, np.float32(flow["guidance"]), frames, voice, *past)
-        z = (x[0]/np.array(flow["size"], np.float32))[lead:codes.shape[1]-tail]
-        return z if flow["spread"] is None else self.widen(z, np.array(flow["spread"], np.float32))
-
-    def widen(self, z, spread):
-        "As harmonica.flow.widen: each number as far from the speaker's mean as in recordings"
-        prompt = self.latents[0]
-        sounds = prompt[:,-2:].mean(1) > 0
-        mean = prompt[sounds if sounds.sum() > 20 else slice(None)].mean(0)
-        return mean + (z-mean)*spread
+        return (x[0]/np.array(flow["size"], np.float32))[lead:codes.shape[1]-tail]
 
     def sentence(self, ids, rng, noise=None, **how):
         "Samples, (N,): how holds speed, temperature, top_k, top_p, ras_window"

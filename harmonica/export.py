@@ -127,13 +127,13 @@ class FlowRead(nn.Module):
         super().__init__()
         self.flow = flow
 
-    def forward(self, text, durations, codes, prompt, prompt_codes): # (1,L), (1,L), (1,T), (1,P,latent_dim), (1,P)
+    def forward(self, text, durations, codes, prompt): # (1,L), (1,L), (1,T), (1,P,latent_dim)
         flow, past, start = self.flow, Past(), torch.zeros(1, dtype=torch.long)
         T, P = _length(codes), _length(prompt)
         batch = FlowBatch(codes, T, prompt, P, text, _length(text), durations, start)
         voice = flow.speaker(prompt, torch.arange(prompt.shape[1])[None] >= 0)
         pos, _ = flow.layout(T, P, codes.shape[1], prompt.shape[1])
-        flow.body(flow.tell(prompt, prompt_codes), pos=pos[:,:prompt.shape[1]], cache=past, cond=voice+flow.prompt_cond)
+        flow.body(flow.prompt_proj(prompt), pos=pos[:,:prompt.shape[1]], cache=past, cond=voice+flow.prompt_cond)
         return flow.frames(batch, codes), voice, *past.grown
 
 # %% ../nbs/62_export.ipynb #62000031
@@ -162,8 +162,7 @@ def flow_graphs(
     text, codes = (torch.ones(1, n, dtype=torch.long) for n in (L, T))
     past = [torch.zeros(1, c.n_heads, P, c.d_model//c.n_heads) for _ in range(2*c.n_layers)]
     x, prompt, frames = (torch.zeros(1, n, d) for n,d in ((T, c.latent_dim), (P, c.latent_dim), (T, c.d_model)))
-    read = dict(text=(text, 1), durations=(torch.ones(1, L), 1), codes=(codes, 1), prompt=(prompt, 1),
-        prompt_codes=(torch.ones(1, P, dtype=torch.long), 1))
+    read = dict(text=(text, 1), durations=(torch.ones(1, L), 1), codes=(codes, 1), prompt=(prompt, 1))
     at = dict(t=torch.tensor([.5]), far=torch.tensor([.1]), guidance=torch.tensor(2.))
     step = dict(x=(x, 1), **{k: (v, None) for k,v in at.items()}, frames=(frames, 1),
         voice=(torch.zeros(1, c.cond_dim), None), past=(past, 2))
@@ -258,8 +257,7 @@ def _told(voice):
     "What the program that speaks must know beside the graphs"
     paint, c = voice.painting, voice.vocoder.cfg
     flow = dict(times=flow_times(paint.get("steps", 6)), guidance=paint.get("guidance", 1.5),
-        noise=paint.get("temperature", 1.), size=voice.nar.size.tolist(), lead=LEAD, tail=TAIL,
-        spread=None if voice.spread is None else voice.spread.tolist())
+        noise=paint.get("temperature", 1.), size=voice.nar.size.tolist(), lead=LEAD, tail=TAIL)
     ar = dict(group=voice.ar.group, n_bins=voice.ar.cfg.n_bins, temperature=voice.temperature,
         most_frames=voice.codec.frames(voice.max_seconds))
     chars = int(min(15., voice.max_seconds*.75)*CHARS_PER_SECOND)

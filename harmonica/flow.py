@@ -6,8 +6,7 @@ Docs: https://harmonica-tts.github.io/harmonica/flow.html.md"""
 
 # %% auto #0
 __all__ = ['FlowNARConfig', 'PromptEncoder', 'FlowNAR', 'FlowBatch', 'time_features', 'flow_times', 'Heard', 'FlowStack',
-           'voiced', 'widen', 'measure_spread', 'usual_painting', 'warp_matrix', 'disguise', 'FlowLoader',
-           'RetoldCrops']
+           'warp_matrix', 'disguise', 'FlowLoader', 'RetoldCrops']
 
 # %% ../nbs/41_flow.ipynb #a02db88b
 from dataclasses import dataclass
@@ -41,9 +40,6 @@ class FlowNARConfig(Sized):
     p_no_prompt:float=.15 # Share of utterances that learn without a prompt, for guidance
     p_no_book0:float=.1  # Share of utterances that learn without book 0
     corrupt:float=.06    # Share of book-0 codes replaced at random in training
-    last_time:float=1.   # It learns about times from 0 to this: four or five steps never ask about the last fifth
-    middle:float=1.      # Weight in the loss of numbers 12 to 31, by which speakers are told apart
-    prompt_book0:bool=False # The prompt's frames tell their code of book 0, so that like can be found by like
     sizes = dict(
         tiny=dict(d_model=32, n_heads=2, n_layers=2, d_ff=64, cond_dim=16, speaker_dim=16),
         micro={},
@@ -90,13 +86,11 @@ class FlowNAR(nn.Module):
         self.about = nn.Linear(D+2, D, bias=False)             # the token that sounds in a frame
         self.book0 = nn.Embedding(c.n_bins+1, D)               # the last entry: unknown
         self.in_proj, self.prompt_proj = nn.Linear(c.latent_dim, D), nn.Linear(c.latent_dim, D)
-        if c.prompt_book0: self.prompt_book0 = nn.Linear(D, D, bias=False)
         self.speaker = PromptEncoder(c.latent_dim, c.speaker_dim, c.cond_dim)
         self.time = nn.Sequential(nn.Linear(64, c.cond_dim), nn.SiLU(), nn.Linear(c.cond_dim, c.cond_dim))
         self.prompt_cond = nn.Parameter(torch.zeros(c.cond_dim))
         self.body = Transformer(D, c.n_heads, c.n_layers, c.d_ff, c.dropout, c.cond_dim)
         self.out = nn.Linear(D, 2*c.latent_dim)
-        if c.prompt_book0: nn.init.zeros_(self.prompt_book0.weight)
         nn.init.normal_(self.book0.weight, std=.5)
         nn.init.normal_(self.out.weight, std=.2*(3*D)**-.5)
         self.register_buffer("size", torch.ones(c.latent_dim))     # of each number beside the noise: see `set_size`
@@ -125,7 +119,6 @@ class FlowBatch:
     durations:Tensor # Frames that each token takes, (B,L); rows of zeros: nothing is known of the text
     start:Tensor # Frame at which the text begins, 0 or less, (B,)
     latents:Tensor=None # Targets, (B,T,latent_dim)
-    prompt_codes:Tensor=None # Book 0 of the prompts, (B,P); -1: unknown
     heard:list=None # What `hear` made of the prompts, if it was asked before: then `prompt` does not matter
 
     def to(self, device):
@@ -146,26 +139,6 @@ class FlowBatch:
     @property
     def seconds(self): return float(self.n_frames.sum())/50
 
-# %% ../nbs/41_flow.ipynb #c1a7be40
-@patch
-def sounds(self:FlowNAR,
-    codes:Tensor, # Book 0, (...); -1: unknown
-)->Tensor: # (...,D)
-    "What is known of frames by their code"
-    return self.book0(torch.where(codes < 0, self.cfg.n_bins, codes))
-
-@patch
-def tell(self:FlowNAR,
-    prompt:Tensor, # Latents, (...,latent_dim)
-    codes:Tensor=None, # Their book 0, (...) (default: unknown)
-)->Tensor: # (...,D)
-    "What a prompt's frames say of themselves"
-    x = self.prompt_proj(prompt)
-    if not self.cfg.prompt_book0: return x
-    if codes is None: codes = torch.full(prompt.shape[:-1], -1, device=prompt.device)
-    return x + self.prompt_book0(self.sounds(codes))
-
-
 # %% ../nbs/41_flow.ipynb #8c0dbe11
 @patch
 def frames(self:FlowNAR,
@@ -176,7 +149,8 @@ def frames(self:FlowNAR,
     text = self.text(batch.text, batch.text_len)
     sounding, places = expand_by_duration(text, batch.durations.float(), codes.shape[1], batch.start.float())
     known = (batch.durations.sum(1) > 0)[:,None,None]
-    return self.about(torch.cat([sounding, places], -1))*known + self.sounds(codes)
+    book0 = self.book0(torch.where(codes < 0, self.cfg.n_bins, codes))
+    return self.about(torch.cat([sounding, places], -1))*known + book0
 
 # %% ../nbs/41_flow.ipynb #8d8d3112
 def time_features(
@@ -227,8 +201,7 @@ def forward(self:FlowNAR,
     pos, sees = self.layout(batch.n_frames, n, T, P)
     steering = ((self.prompt_cond, P), (self.time(time_features(t)), T))
     cond = torch.cat([(voice+c)[:,None].expand(-1, k, -1) for c,k in steering], 1)
-    known = self.tell(batch.prompt, batch.prompt_codes)
-    h = self.body(torch.cat([known, self.in_proj(x)+frames], 1), sees, pos, cond=cond)
+    h = self.body(torch.cat([self.prompt_proj(batch.prompt), self.in_proj(x)+frames], 1), sees, pos, cond=cond)
     return self.velocity(h[:,P:], x, t)
 
 # %% ../nbs/41_flow.ipynb #1fb8e10a
@@ -247,19 +220,17 @@ def spoil(self:FlowNAR,
 @patch
 def loss(self:FlowNAR,
     batch:FlowBatch, # With `latents`
-)->tuple: # Loss; its parts, unweighted: numbers 0 to 11, 12 to 31, the others of the spectrum, pitch, voicing
+)->tuple: # Loss; its parts: numbers 0 to 11, 12 to 31, the others of the spectrum, pitch, voicing
     "On the straight line from noise to speech, which way to go?"
-    z, B, n, c = batch.latents*self.size, len(batch.codes), self.cfg.latent_dim-4, self.cfg
+    z, B, n = batch.latents*self.size, len(batch.codes), self.cfg.latent_dim-4
     codes, prompt_len = self.spoil(batch) if self.training else (batch.codes, batch.prompt_len)
-    t = (torch.randperm(B, device=z.device)+torch.rand(B, device=z.device))/B*c.last_time
+    t = (torch.randperm(B, device=z.device)+torch.rand(B, device=z.device))/B
     noise = torch.randn_like(z)
     v = self(noise.lerp(z, t[:,None,None]), t, self.frames(batch, codes), batch, prompt_len).float()
     off = (v-(z-noise)).pow(2)*length_mask(batch.n_frames, z.shape[1])[...,None]
     each = off.sum((0,1))/batch.n_frames.sum()
     parts = dict(low=each[:12], middle=each[12:32], high=each[32:n], pitch=each[n:n+2], voicing=each[n+2:])
-    weights = torch.ones_like(each)
-    weights[12:32] = c.middle
-    return (each*weights).sum()/weights.sum(), {k: v.mean().detach() for k,v in parts.items()}
+    return each.mean(), {k: v.mean().detach() for k,v in parts.items()}
 
 # %% ../nbs/41_flow.ipynb #b2281356
 def flow_times(
@@ -284,7 +255,7 @@ class FlowStack(PackedStack):
         half:bool=False, # As in `PackedStack`
     ):
         super().__init__(flow.body, half)
-        self.nobody = flow.hear(flow.size.new_zeros(0, flow.cfg.latent_dim), None, self)
+        self.nobody = flow.hear(flow.size.new_zeros(0, flow.cfg.latent_dim), self)
 
 @patch
 def stack(self:FlowNAR,
@@ -297,14 +268,13 @@ def stack(self:FlowNAR,
 @torch.no_grad()
 def hear(self:FlowNAR,
     prompt:Tensor, # Latents, (P,latent_dim)
-    codes:Tensor=None, # Their book 0, (P,) (default: unknown)
     stack:FlowStack=None, # From `stack` (default: in float32)
 )->Heard:
     "All that a prompt says, to be kept"
     stack, P, kept = stack or self.stack(), len(prompt), []
     voice = self.speaker(prompt[None], length_mask(torch.tensor([P], device=prompt.device), P))
     rope = stack.rope(torch.arange(P, device=prompt.device)-P-self.cfg.gap)
-    stack(self.tell(prompt, codes), [P], rope, voice+self.prompt_cond, keep=kept)
+    stack(self.prompt_proj(prompt), [P], rope, voice+self.prompt_cond, keep=kept)
     return Heard(voice[0], kept)
 
 # %% ../nbs/41_flow.ipynb #5ac4d012
@@ -362,59 +332,14 @@ def guided(self:FlowNAR,
     stack:FlowStack=None, # From `stack` (default: in float32)
 ): # Function (x (B,T,latent_dim), t (B,)) -> velocity (B,T,latent_dim)
     "Towards the prompt's voice, and away from nobody's"
-    stack, heard, codes = stack or self.stack(), batch.heard, batch.prompt_codes
-    if codes is None: codes = torch.full(batch.prompt.shape[:2], -1, device=batch.codes.device)
-    if not heard: heard = [self.hear(p[:n], c[:n], stack) for p,c,n in zip(batch.prompt, codes, batch.prompt_len)]
+    stack = stack or self.stack()
+    heard = batch.heard or [self.hear(p[:n], stack) for p,n in zip(batch.prompt, batch.prompt_len)]
     if guidance == 1: return self.steerer(batch, heard, stack)
     both = self.steerer(batch, [*heard, *[stack.nobody]*len(heard)], stack)
     def velocity(x, t):
         given, without = both(x, t).chunk(2)
         return without + guidance*(given-without)
     return velocity
-
-# %% ../nbs/41_flow.ipynb #c1a7be31
-def voiced(
-    z:Tensor, # Latents, (T,latent_dim)
-)->Tensor: # Those of voiced frames, or all where there are hardly any
-    "Where a voice is to be heard"
-    sounds = z[:,-2:].mean(1) > 0
-    return z[sounds] if sounds.sum() > 20 else z
-
-def widen(
-    z:Tensor, # Latents of a sentence, (T,latent_dim)
-    prompt:Tensor, # Latents of its voice, (P,latent_dim)
-    spread:Tensor, # From `measure_spread`, (latent_dim,)
-)->Tensor: # (T,latent_dim)
-    "Each number as far from the speaker's mean as in recordings"
-    mean = voiced(prompt).mean(0).to(z)
-    return mean + (z-mean)*spread.to(z)
-
-# %% ../nbs/41_flow.ipynb #c1a7be32
-@torch.no_grad()
-def measure_spread(
-    flow:FlowNAR, # In eval mode
-    batches, # Of `FlowBatch`, with latents of nobody in disguise
-    seed:int=0, # Of the noise
-    **painting, # See `FlowNAR.generate`; the factors hold for these settings
-)->Tensor: # Factors, 1 or more, (latent_dim,)
-    "How much wider recordings spread than what the flow makes of their words"
-    g, ratios = torch.Generator().manual_seed(seed), []
-    for b in batches:
-        for made,true,n in zip(flow.generate(b, generator=g, **painting), b.latents, b.n_frames):
-            ratios.append((voiced(true[:n]).std(0)/voiced(made[:n]).std(0)).log())
-    spread = torch.stack(ratios).mean(0).exp().clamp(min=1)
-    spread[-4:] = 1   # pitch and voicing are left as they are
-    return spread
-
-# %% ../nbs/41_flow.ipynb #c1a7be35
-def usual_painting(
-    flow:FlowNAR, # In eval mode
-    batches, # See `measure_spread`
-    **how, # See `FlowNAR.generate`; steps, guidance and temperature have defaults of their own
-)->dict: # What `Voice` needs to know, for the model's file: how, and the spread that belongs to it
-    "Few steps, strong guidance, calm noise: clear words in the prompt's voice"
-    how = dict(steps=4, guidance=2.5, temperature=.3) | how
-    return dict(how, spread=[round(x, 4) for x in measure_spread(flow, batches, **how).tolist()])
 
 # %% ../nbs/41_flow.ipynb #fba740ab
 def warp_matrix(
@@ -513,8 +438,7 @@ def draw(self:FlowLoader, rng, T, B)->tuple: # Batch, windows of its targets (sa
     how = self.masks(rng, B)
     (z, n), (q, m) = self.latents(targets, how), self.latents(prompts, how)
     tokens, durations = (pad([r[k] for r in rows]) for k in ("tokens", "durations"))
-    batch = FlowBatch(pad([w[2] for w in targets])[0], n, q, m, *tokens, durations[0], -torch.tensor(starts), z,
-        pad([w[2] for w in prompts])[0])
+    batch = FlowBatch(pad([w[2] for w in targets])[0], n, q, m, *tokens, durations[0], -torch.tensor(starts), z)
     return batch, targets, rows
 
 @patch

@@ -25,7 +25,7 @@ from .codec import Clip, Codec, load_codec, packaged_voice, packaged_voices, ref
 from .text import Tokenizer, load_lexicon, normalize, sentences
 from .batch import Batch
 from .ar import AR
-from .flow import FlowBatch, FlowNAR, FlowStack, Heard, widen
+from .flow import FlowBatch, FlowNAR, FlowStack, Heard
 from .align import Aligner
 from .checkpoint import kind_of, load_model, packaged_weights, save_model, write_safely
 from .files import write_text
@@ -248,9 +248,7 @@ class Voice:
         self.continues = info.get("continues", True) # is it better to go on from a prompt whose words are known?
         self.lexicon = {} # words and how they are read, see `pronounce`
         self.n_books, self.guidance = nar_info.get("n_books"), nar_info.get("guidance", 1.) # what the NAR does well
-        self.painting = dict(nar_info.get("painting", {})) # how a flow paints, see `usual_painting`
-        spread = self.painting.pop("spread", None)
-        self.spread = None if spread is None else torch.tensor(spread)
+        self.painting = dict(nar_info.get("painting", {})) # steps, guidance and temperature of a flow
         self.listens = min(5., max(nar_info.get("prompt_seconds", [5.]))) # seconds of the prompt that a flow hears
         self.int8, self.half = True, True # the AR from bytes, the flow in bfloat16, where the processor can
         self.speaker, self.kept = None, None # who else speaks `Line`s; what the flow has heard
@@ -513,8 +511,7 @@ def paint(
     known = None if known is None else known[None]
     z = v.nar.generate(wanted, noise=noise, known=known, stack=stack, **v.painting)
     ends = [len(c)-t for c,t in zip(codes, tail)]
-    wide = [x if w.spread is None else widen(x, w.prompt.latents, w.spread) for x,w in zip(z, voices)]
-    return [(x[:b], y[a:b]) for x,y,a,b in zip(z, wide, lead, ends)]
+    return [(x[:b], x[a:b]) for x,a,b in zip(z, lead, ends)]
 
 # %% ../nbs/60_infer.ipynb #0e5af402
 @patch
@@ -524,9 +521,7 @@ def heard(self:Voice,
     "What the flow has heard of the prompt, for all sentences"
     asked = stack, self.prompt.latents
     if self.kept is None or any(a is not b for a,b in zip(self.kept[0], asked)):
-        latents, codes = self.prompt.latents, self.prompt.codes[0]
-        codes = torch.nn.functional.pad(codes, (0, max(0, len(latents)-len(codes))), value=-1)[:len(latents)]
-        self.kept = asked, self.nar.hear(latents.to(self.device), codes.long().to(self.device), stack)
+        self.kept = asked, self.nar.hear(self.prompt.latents.to(self.device), stack)
     return self.kept[1]
 
 # %% ../nbs/60_infer.ipynb #e42fb916

@@ -8,8 +8,8 @@ Docs: https://harmonica-tts.github.io/harmonica/recipes.html.md"""
 __all__ = ['RECIPES', 'train_codec', 'train_ar', 'train_nar', 'speech_of', 'ensure_codes', 'Supply', 'supply', 'Export',
            'open_run', 'start_from', 'ar_loss', 'NARLoss', 'Recipe', 'recipe', 'with_facts', 'from_codes', 'ar_recipe',
            'stroke_entries', 'nar_recipe', 'crops', 'from_sound', 'aligner_recipe', 'codec_recipe', 'adversarial',
-           'decoder_recipe', 'speech', 'mel_recipe', 'fit', 'retold', 'flow_recipe', 'as_it_is', 'Painter', 'train',
-           'load_trained', 'take_weights']
+           'decoder_recipe', 'speech', 'mel_recipe', 'fit', 'retold', 'flow_recipe', 'Painter', 'train', 'load_trained',
+           'take_weights']
 
 # %% ../nbs/55_recipes.ipynb #5630b5ba
 import itertools, os
@@ -21,7 +21,7 @@ from torch import Tensor, nn
 from .codec import load_codec
 from .align import Aligner
 from .critic import AdversarialLoss, decoder_only
-from .flow import FlowLoader, FlowNAR, RetoldCrops, usual_painting
+from .flow import FlowLoader, FlowNAR, RetoldCrops
 from .melcodec import MelCodec, VocoderLoss
 from .crops import AudioCrops
 from .microcodec import MicroCodec
@@ -150,14 +150,12 @@ class Export:
     "Callback: at every save, write the (averaged) weights as a model file"
     def __init__(self,
         name:str, # ar, nar or codec
-        **info,   # Stored in the file; a function is asked, and given the model
+        **info,   # Stored in the file
     ): self.name, self.info = name, info
 
     def after_save(self, t):
-        model = t.ema if t.ema is not None else t.model
-        info = {k: v(model) if callable(v) else v for k,v in self.info.items()}
         best = {} if t.best==float("inf") else dict(valid_loss=round(t.best, 4))
-        save_model(t.folder/f"{self.name}.safetensors", model, **info, **best,
+        save_model(t.folder/f"{self.name}.safetensors", t.ema if t.ema is not None else t.model, **self.info, **best,
                    steps=t.step, audio_seconds=round(t.seconds), wall_seconds=round(t.elapsed))
 
 # %% ../nbs/55_recipes.ipynb #ef7c8693
@@ -419,18 +417,11 @@ def flow_recipe(cfg, device, start=None)->Recipe:
         calm = [held_out[i] for i in range(6)]
     cfg.model.flow = replace(cfg.model.flow, vocab_size=tokenizer.vocab_size, latent_dim=codec.cfg.latent_dim)
     torch.manual_seed(t.seed)
-    heard = FlowLoader(store, codec, room, t.seed+1, warp=0., equalise=0., **how)
     info = dict(codec=codec.name, codec_hash=codec.hash, tokenizer=tokenizer.to_dict(),
-        prompt_seconds=list(d.prompt_seconds), speakers=int(store.who.max())+1, painting=partial(as_it_is, heard))
+        prompt_seconds=list(d.prompt_seconds), speakers=int(store.who.max())+1,
+        painting=dict(steps=4, guidance=2.5, temperature=.3)) # clear words in the prompt's voice: "What was tried"
     model, batches = FlowNAR(cfg.model.flow).set_size(codec), FlowLoader(store, codec, room, t.seed, **how)
     return Recipe(model, batches, calm, repr(store), info)
-
-# %% ../nbs/55_recipes.ipynb #a7181c47
-def as_it_is(batches:FlowLoader, flow:FlowNAR)->dict:
-    "How the flow of this moment is to paint"
-    device, learning = next(flow.parameters()).device, flow.training
-    try: return usual_painting(flow.eval(), [batches[i].to(device) for i in range(3)])
-    finally: flow.train(learning)
 
 # %% ../nbs/55_recipes.ipynb #a7181c46
 class Painter:

@@ -4,7 +4,7 @@ import numpy as np, pytest, torch
 from harmonica.ar import AR, ARConfig
 from harmonica.checkpoint import save_model
 from harmonica.codec import Clip, packaged_voice
-from harmonica.flow import FlowBatch, FlowNAR, FlowNARConfig, widen
+from harmonica.flow import FlowBatch, FlowNAR, FlowNARConfig
 from harmonica.infer import Line, Sampling, Voice, speak_lines
 from harmonica.melcodec import MelCodec, MelCodecConfig
 from harmonica.microcodec import MicroCodec, MicroCodecConfig
@@ -137,21 +137,6 @@ def test_voices_side_by_side(me, voice):
     for clip,line in zip(speak_lines(lines), lines): assert close(clip, speak_lines([line])[0])
     a, b = speak_lines([lines[0]]*2)
     assert np.array_equal(a.samples, b.samples)
-
-def test_what_is_painted_is_widened_around_the_prompts_mean(voice, me):
-    "`spread` of a flow's file: the latents that become sound, never those that later frames see"
-    request, codes = me.request("It was late."), torch.randint(BINS, (40,), generator=torch.Generator().manual_seed(0))
-    durations = torch.full((int(request.text_len),), 40/int(request.text_len))
-    settled, plain = me.predict_fine(request, codes, durations, seed=5)
-    voice.nar.info["painting"]["spread"] = [1.3]*48+[1.]*4
-    try: other = me.wearing(me.prompt)
-    finally: del voice.nar.info["painting"]["spread"]
-    same, wide = other.predict_fine(request, codes, durations, seed=5)
-    torch.testing.assert_close(same, settled)
-    torch.testing.assert_close(wide, widen(plain, me.prompt.latents, torch.tensor([1.3]*48+[1.]*4)))
-    assert not torch.allclose(wide, plain)
-    once, again = (other.say_batch(["Hello."], seed=1)[0].samples for _ in range(2))
-    assert np.array_equal(once, again)
 
 def test_a_prompt_is_heard_once(me, monkeypatch):
     v, heard, hear = me.wearing(me.prompt), [], FlowNAR.hear

@@ -73,10 +73,10 @@ def test_a_look_of_the_flow(voice, speaker, T, P, L):
     text, durations = torch.randint(1, c.vocab_size, (1, L), generator=g), torch.rand(1, L, generator=g)*2*T/L
     codes, prompt = torch.randint(c.n_bins, (1, T), generator=g), voice.prompt.latents[None,:P]
     x = torch.randn(1, T, c.latent_dim, generator=g)
-    n, prompt_codes = lambda v: torch.tensor([v]), torch.randint(-1, c.n_bins, prompt.shape[:2], generator=g)
-    batch = FlowBatch(codes, n(T), prompt, n(prompt.shape[1]), text, n(L), durations, n(0), prompt_codes=prompt_codes)
+    n = lambda v: torch.tensor([v])
+    batch = FlowBatch(codes, n(T), prompt, n(P), text, n(L), durations, n(0))
     want = x + .3*voice.nar.guided(batch, 2.5)(x, torch.tensor([.4]))
-    read = [v.numpy() for v in (text, durations, codes, prompt, prompt_codes)]
+    read = [v.numpy() for v in (text, durations, codes, prompt)]
     frames, who, *past = speaker.run("flow_read", *read)
     how = np.float32([.4]), np.float32([.3]), np.float32(2.5)   # time, step, guidance
     got, = speaker.run("flow_step", x.numpy(), *how, frames, who, *past)
