@@ -54,6 +54,7 @@ def sentences(path, n=None):
     return rows
 
 def save(path, found):
+    path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text("{\n" + ",\n".join(f"{json.dumps(k)}: {json.dumps(v)}" for k,v in found.items()) + "\n}\n")
 
 COLUMNS = dict(wer="words wrong %", sim_prompt_ge2e_flat="flat GE2E", sim_prompt_dvec_flat="flat d-vec.",
