@@ -182,7 +182,7 @@ def ladder(rows):
             for a,b in ((0, 12), (12, 32), (32, 48), (48, 52)):   # which of the numbers are the speaker's?
                 some, n = painted.clone(), min(len(true), len(painted))
                 some[:n,a:b] = true[:n,a:b]
-                made[f"... and numbers {a} to {b-1} true"] = v.vocoder.decode_vectors(some)
+                made[f"book 0, durations and numbers {a} to {b-1} true"] = v.vocoder.decode_vectors(some)
         for k,c in made.items():
             row = dict(wav=c, text=r["text"], prompt=other["wav"], speaker=r.get("speaker"))
             rungs.setdefault(k, []).append(dict(row, id=str(len(rungs.get(k, [])))))
