@@ -248,6 +248,7 @@ class Heard:
     voice:Tensor # Who speaks, (cond_dim,)
     kept:list # Keys and values (H,P,dim) of each layer; none where there is no prompt
 
+# %% ../nbs/41_flow.ipynb #1161e002
 class FlowStack(PackedStack):
     "The transformer of a `FlowNAR` without gradients, and what it makes of no prompt at all"
     def __init__(self,
@@ -264,6 +265,7 @@ def stack(self:FlowNAR,
     "This model, laid out for speaking: made once, and anew when its weights have changed"
     return laid_out(self, FlowStack, half)
 
+# %% ../nbs/41_flow.ipynb #1161e003
 @patch
 @torch.no_grad()
 def hear(self:FlowNAR,
