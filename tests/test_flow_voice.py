@@ -4,7 +4,7 @@ import numpy as np, pytest, torch
 from harmonica.ar import AR, ARConfig
 from harmonica.checkpoint import save_model
 from harmonica.codec import Clip, packaged_voice
-from harmonica.flow import FlowBatch, FlowNAR, FlowNARConfig
+from harmonica.flow import FlowBatch, FlowNAR, FlowNARConfig, PAINTING
 from harmonica.infer import Line, Sampling, Voice, speak_lines
 from harmonica.melcodec import MelCodec, MelCodecConfig
 from harmonica.microcodec import MicroCodec, MicroCodecConfig
@@ -74,6 +74,19 @@ def test_flow_generates_from_the_noise_it_is_given():
     drawn = m.generate(B, generator=torch.Generator().manual_seed(3))
     torch.testing.assert_close(m.generate(B, noise=noise), drawn)
     assert not torch.allclose(m.generate(B, noise=-noise), drawn)
+
+def test_a_flow_that_says_nothing_of_its_painting_paints_as_the_recipe_writes():
+    "A file written before, a bare `generate` and a file of today's recipe: one set of settings"
+    silent, telling = tiny_voice(), tiny_voice()
+    silent.nar.info, telling.nar.info = {}, dict(painting=dict(PAINTING))
+    clip = Clip.load(packaged_voice()).cut(0, 2)
+    parts = lambda v: (v.codec, v.ar, v.nar, v.tokenizer)
+    a, b = (Voice(*parts(v), vocoder=v.vocoder).like(clip).say("Hello.", seed=2) for v in (silent, telling))
+    assert np.array_equal(a.samples, b.samples)
+    B = FlowBatch(torch.zeros(1, 12).long(), torch.tensor([12]), torch.randn(1, 9, 52), torch.tensor([9]),
+        torch.tensor([[1, 2]]), torch.tensor([2]), torch.tensor([[6., 6.]]), torch.tensor([0]))
+    draw = lambda **how: silent.nar.generate(B, generator=torch.Generator().manual_seed(3), **how)
+    torch.testing.assert_close(draw(), draw(**PAINTING))
 
 def test_saved_it_says_the_same(me, voice, tmp_path):
     me.save(tmp_path/"me.voice", consent="My own voice, for a test.")
