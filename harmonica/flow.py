@@ -300,7 +300,7 @@ def steerer(self:FlowNAR,
         return self.velocity(wide.view(-1, T, D), x.repeat(times, 1, 1), t.repeat(times))
     return velocity
 
-# %% ../nbs/41_flow.ipynb #c1a7be07
+# %% ../nbs/41_flow.ipynb #4f4a2327
 # Clear words in the prompt's voice: "What was tried", 55_recipes. Steps: Euler's. Guidance 1: as learned;
 # 2: twice as far from what would be said without a prompt. Temperature: size of the noise, below 1 nearer to the mean
 PAINTING = dict(steps=4, guidance=2.5, temperature=.3)
