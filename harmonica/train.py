@@ -6,8 +6,8 @@ Docs: https://harmonica-tts.github.io/harmonica/train.html.md"""
 
 # %% auto #0
 __all__ = ['PRECISIONS', 'pick_device', 'device_selftest', 'pick_precision', 'keep_pages', 'TrainConfig', 'lr_at',
-           'teacher_forcing_at', 'Trainer', 'out_of_memory', 'cut', 'add_metrics', 'join', 'add_up', 'same_buffers',
-           'RankShard', 'shard_loader', 'fit']
+           'teacher_forcing_at', 'join', 'add_up', 'same_buffers', 'RankShard', 'shard_loader', 'Trainer',
+           'out_of_memory', 'cut', 'add_metrics', 'fit']
 
 # %% ../nbs/50_train.ipynb #89171fd3
 import atexit, copy, ctypes, json, math, os, random, signal, sys, threading, time, warnings, zlib
@@ -167,6 +167,70 @@ def teacher_forcing_at(
             f"give one of {', '.join(shapes)}")
     return shapes[cfg.teacher_forcing_schedule]()
 
+# %% ../nbs/50_train.ipynb #7d3f6c9f
+def join(
+    device:torch.device, # CUDA talks by nccl, everything else by gloo
+)->tuple: # Our number, and how many we are
+    "Meet the other processes that `torchrun` or `accelerate launch` started, if any"
+    world = int(os.environ.get("WORLD_SIZE", 1))
+    if world > 1 and not dist.is_initialized():
+        if device.type == "mps":
+            raise ValueError(f"{world} processes can't share one MPS device: start without torchrun, or use "
+                "--device cpu")
+        if device.type == "cuda": torch.cuda.set_device(device)
+        dist.init_process_group("nccl" if device.type == "cuda" else "gloo")
+        atexit.register(lambda: dist.is_initialized() and dist.destroy_process_group())
+    return (dist.get_rank(), dist.get_world_size()) if world > 1 else (0, 1)
+
+# %% ../nbs/50_train.ipynb #579a554f
+@torch.no_grad()
+def add_up(
+    module:nn.Module,
+    world:int, # Processes
+):
+    "Sum the gradients of all processes; one that nobody has stays none"
+    if world == 1: return
+    ps = [p for p in module.parameters() if p.requires_grad]
+    flat = torch.cat([(torch.zeros_like(p) if p.grad is None else p.grad).flatten() for p in ps] + [
+        torch.tensor([float(p.grad is not None) for p in ps], device=ps[0].device)])
+    dist.all_reduce(flat)
+    *grads, has = flat.split([p.numel() for p in ps]+[len(ps)])
+    for p,g,h in zip(ps, grads, has.tolist()): p.grad = g.view_as(p) if h else None
+
+# %% ../nbs/50_train.ipynb #c7814ec7
+@torch.no_grad()
+def same_buffers(module:nn.Module, everything=False):
+    "What is learned without gradients (a codec's books) follows the first process; with `everything`, weights too"
+    for b in [*module.buffers(), *(module.parameters() if everything else ())]:
+        x = b.double()
+        dist.broadcast(x, 0)
+        b.copy_(x)
+
+# %% ../nbs/50_train.ipynb #0e367b2e
+class RankShard:
+    "Every `world`-th batch of a loader (or job of a sampler), from `rank` on"
+    def __init__(self, whole, rank:int, world:int): self.whole, self.rank, self.world = whole, rank, world
+    def step(self): return [self.whole.step() for _ in range(self.world)][self.rank]
+    def __iter__(self):
+        it = iter(self.whole)
+        while True: yield [next(it) for _ in range(self.world)][self.rank]
+    def __copy__(self): return RankShard(copy.copy(self.whole), self.rank, self.world)
+    def __len__(self): return len(self.whole)//self.world
+    def state_dict(self): return self.whole.state_dict()
+    def load_state_dict(self, s): self.whole.load_state_dict(s)
+
+# %% ../nbs/50_train.ipynb #f7de71fc
+def shard_loader(
+    loader, # With a `.sampler` that has `step`, or any other
+    rank:int, world:int,
+): # A loader of this process's batches
+    "Share a loader out"
+    if world == 1: return loader
+    if not hasattr(getattr(loader, "sampler", None), "step"): return RankShard(loader, rank, world)
+    loader = copy.copy(loader)
+    loader.sampler = RankShard(loader.sampler, rank, world)
+    return loader
+
 # %% ../nbs/50_train.ipynb #e4a4c9d3
 class Trainer:
     "Trains a model, and can be stopped at any moment"
@@ -217,6 +281,13 @@ def _adam(self:Trainer, m):
     # one pass over memory
     return torch.optim.AdamW([g for g in groups if g["params"]], lr=self.cfg.lr, betas=(.9, self.cfg.beta2),
         eps=1e-8, fused=self.device.type in ("cpu", "cuda"))
+
+# %% ../nbs/50_train.ipynb #36b60c5b
+@patch
+def _tell(self:Trainer, event):
+    if self.rank: return
+    for c in self.callbacks:
+        if hasattr(c, event): getattr(c, event)(self)
 
 # %% ../nbs/50_train.ipynb #02020cdd
 @patch
@@ -388,70 +459,6 @@ def _average(self:Trainer):
         if b.requires_grad: a.lerp_(b, 1-d)      # what stays as it is stays to the last bit: -0 would become 0
     for a,b in zip(self.ema.buffers(), self.model.buffers()): a.copy_(b)
 
-# %% ../nbs/50_train.ipynb #7d3f6c9f
-def join(
-    device:torch.device, # CUDA talks by nccl, everything else by gloo
-)->tuple: # Our number, and how many we are
-    "Meet the other processes that `torchrun` or `accelerate launch` started, if any"
-    world = int(os.environ.get("WORLD_SIZE", 1))
-    if world > 1 and not dist.is_initialized():
-        if device.type == "mps":
-            raise ValueError(f"{world} processes can't share one MPS device: start without torchrun, or use "
-                "--device cpu")
-        if device.type == "cuda": torch.cuda.set_device(device)
-        dist.init_process_group("nccl" if device.type == "cuda" else "gloo")
-        atexit.register(lambda: dist.is_initialized() and dist.destroy_process_group())
-    return (dist.get_rank(), dist.get_world_size()) if world > 1 else (0, 1)
-
-# %% ../nbs/50_train.ipynb #579a554f
-@torch.no_grad()
-def add_up(
-    module:nn.Module,
-    world:int, # Processes
-):
-    "Sum the gradients of all processes; one that nobody has stays none"
-    if world == 1: return
-    ps = [p for p in module.parameters() if p.requires_grad]
-    flat = torch.cat([(torch.zeros_like(p) if p.grad is None else p.grad).flatten() for p in ps] + [
-        torch.tensor([float(p.grad is not None) for p in ps], device=ps[0].device)])
-    dist.all_reduce(flat)
-    *grads, has = flat.split([p.numel() for p in ps]+[len(ps)])
-    for p,g,h in zip(ps, grads, has.tolist()): p.grad = g.view_as(p) if h else None
-
-# %% ../nbs/50_train.ipynb #c7814ec7
-@torch.no_grad()
-def same_buffers(module:nn.Module, everything=False):
-    "What is learned without gradients (a codec's books) follows the first process; with `everything`, weights too"
-    for b in [*module.buffers(), *(module.parameters() if everything else ())]:
-        x = b.double()
-        dist.broadcast(x, 0)
-        b.copy_(x)
-
-# %% ../nbs/50_train.ipynb #0e367b2e
-class RankShard:
-    "Every `world`-th batch of a loader (or job of a sampler), from `rank` on"
-    def __init__(self, whole, rank:int, world:int): self.whole, self.rank, self.world = whole, rank, world
-    def step(self): return [self.whole.step() for _ in range(self.world)][self.rank]
-    def __iter__(self):
-        it = iter(self.whole)
-        while True: yield [next(it) for _ in range(self.world)][self.rank]
-    def __copy__(self): return RankShard(copy.copy(self.whole), self.rank, self.world)
-    def __len__(self): return len(self.whole)//self.world
-    def state_dict(self): return self.whole.state_dict()
-    def load_state_dict(self, s): self.whole.load_state_dict(s)
-
-# %% ../nbs/50_train.ipynb #f7de71fc
-def shard_loader(
-    loader, # With a `.sampler` that has `step`, or any other
-    rank:int, world:int,
-): # A loader of this process's batches
-    "Share a loader out"
-    if world == 1: return loader
-    if not hasattr(getattr(loader, "sampler", None), "step"): return RankShard(loader, rank, world)
-    loader = copy.copy(loader)
-    loader.sampler = RankShard(loader.sampler, rank, world)
-    return loader
-
 # %% ../nbs/50_train.ipynb #cbe9cc6f
 @patch
 def save(self:Trainer, name="last.pt"):
@@ -572,13 +579,6 @@ def _rewind(self:Trainer):
         except (ValueError, KeyError, TypeError): return False   # the line being written when the machine stopped
     lines = [l+"\n" for l in path.read_text(errors="replace").split("\n") if stays(l)]
     write_text(path, "".join(lines))
-
-# %% ../nbs/50_train.ipynb #36b60c5b
-@patch
-def _tell(self:Trainer, event):
-    if self.rank: return
-    for c in self.callbacks:
-        if hasattr(c, event): getattr(c, event)(self)
 
 # %% ../nbs/50_train.ipynb #783bd52e
 @patch
