@@ -241,17 +241,6 @@ def _check_shard(table):
         same = (kind, f"large_{kind}", kind.replace("float32", "float"), kind.replace("item", "element"))
         if given not in same: raise ValueError(f"column {k} is {given}")
 
-# %% ../nbs/20_data.ipynb #ed1c26ff
-def _open(files):
-    "Memory-mapped `datasets.Dataset` over .arrow files"
-    from datasets import Dataset, concatenate_datasets # here: its import takes over a second
-    def one(f):
-        with reading(f, "codes", "remove this file and run harmonica-preprocess again"):
-            d = Dataset.from_file(str(f))
-            _check_shard(d.data.table)
-            return d
-    return concatenate_datasets([one(f) for f in files])
-
 # %% ../nbs/20_data.ipynb #20d00006
 def _column(rows, k):
     "One column of a shard"
@@ -276,6 +265,17 @@ def write_shard(
     "Rows as one .arrow file, whole or not at all"
     import pyarrow as pa
     return write_table(pa.table({k: _column(rows, k) for k in columns}), path)
+
+# %% ../nbs/20_data.ipynb #ed1c26ff
+def _open(files):
+    "Memory-mapped `datasets.Dataset` over .arrow files"
+    from datasets import Dataset, concatenate_datasets # here: its import takes over a second
+    def one(f):
+        with reading(f, "codes", "remove this file and run harmonica-preprocess again"):
+            d = Dataset.from_file(str(f))
+            _check_shard(d.data.table)
+            return d
+    return concatenate_datasets([one(f) for f in files])
 
 # %% ../nbs/20_data.ipynb #20d00007
 def cached_ids(
