@@ -246,7 +246,7 @@ def _day_month(m):
     lead, d, y = m[1] or "", int(m[2]), m[5] or m[6]
     if not 1 <= d <= 31: return m[0]
     whose = _re("whose_day").search(m.string[max(0, m.start()-8):m.start()] + lead)
-    return f"{lead}{'' if whose else 'the '}{_days(d, m[3])} of {_the_month(m[4])}{_and_year(y)}"
+    return f"{lead}{'' if whose else 'the '}{_days(d, m[3])} of {_the_month(m[4])}{_and_year(y)}{_stop(m)}"
 
 def _month_day(m):
     d, y = int(m[2]), m[4] or m[5] or m[6]

@@ -113,6 +113,7 @@ july 25 2012 | July twenty-fifth, twenty twelve
 12/25 | December twenty-fifth
 on 3/4 | on March fourth
 Jan. | January.
+It was 1 Jan. He left. | It was the first of January. He left.
 in Jan. and Feb. | in January and February.
 Mon. | Monday.
 1980s | nineteen eighties
