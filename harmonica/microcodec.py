@@ -1,4 +1,4 @@
-"""Speech as eight numbers a frame, fifty frames a second: 4 kbit/s, learned here, decoded at a hundred times real time
+"""Speech as eight numbers a frame, fifty frames a second: 4 kbit/s, learned here
 
 Docs: https://harmonica-tts.github.io/harmonica/microcodec.html.md"""
 
