@@ -173,6 +173,23 @@ def test_notebooks_that_are_named_are_links():
             assert not (found := [n for n in names if re.search(rf"\b{re.escape(n)}\b", plain)
                 and re.match(r"\d\d_", n)]), f"{nb.name} names {found} without a link:\n{s}"
 
+ELSEWHERE = set("AssertionError curl harmonica_first_byte_seconds index-url nproc_per_node remote".split())   # of Python, ray, pip ...
+
+def test_what_prose_names_in_code_exists():
+    "A name or an option that was given another name must not live on in a chapter"
+    def words(text): return set(re.findall(r"[A-Za-z_]\w*", text))
+    files = [p for g in ("harmonica/*.py", "harmonica/*.toml", "harmonica/configs/*", "benchmarks/*.py", "tests/*.py",
+        "Makefile") for p in ROOT.glob(g)]
+    known = set().union(*(words(p.read_text(encoding="utf-8")) for p in files), ELSEWHERE)
+    for nb in NBS:
+        here = known | words("\n".join(cells(nb)))
+        for span in re.findall(r"`([^`\n]+)`", "\n".join(cells(nb, "markdown"))):
+            plain = re.sub(r"\"[^\"]*\"|'[^']*'", "", span)
+            named = re.findall(r"([A-Za-z_]\w*)\s*[=(]", plain) + re.findall(r"^([A-Za-z_]\w{3,})$", span)
+            options = [o.replace("-", "_") for o in re.findall(r"--([a-z][a-z_-]+)", plain)
+                if o not in ELSEWHERE and o.split("-")[0] != "no"]
+            assert not (gone := [n for n in named + options if n not in here]), f"{nb.name}: {gone} in `{span}`"
+
 def test_what_is_not_said_again_is_told(tmp_path):
     "`make notebooks-twice` compares the outputs of two runs"
     cell = lambda i, data: dict(cell_type="code", id=i, source="",
