@@ -173,7 +173,8 @@ def test_notebooks_that_are_named_are_links():
             assert not (found := [n for n in names if re.search(rf"\b{re.escape(n)}\b", plain)
                 and re.match(r"\d\d_", n)]), f"{nb.name} names {found} without a link:\n{s}"
 
-ELSEWHERE = set("AssertionError curl harmonica_first_byte_seconds index-url nproc_per_node remote".split())   # of Python, ray, pip ...
+# Names of Python, ray, pip and others
+ELSEWHERE = set("AssertionError curl harmonica_first_byte_seconds index-url nproc_per_node remote".split())
 
 def test_what_prose_names_in_code_exists():
     "A name or an option that was given another name must not live on in a chapter"
