@@ -154,9 +154,10 @@ class Speaker:
 
 def tokens(text, about):
     "Sentences as ids, by Harmonica's front end: it needs neither torch nor a network"
-    from harmonica.text import Tokenizer, normalize, sentences
+    from harmonica.text import Tokenizer, ended, normalize, sentences
     tokenizer = Tokenizer.from_dict(dict(kind=about["kind"], tokens=about["tokens"]))
     said = [s for s in sentences(normalize(text), about["most_chars"]) if any(c.isalpha() for c in s)]
+    said = [ended(s, "." if i == len(said) else ",") for i,s in enumerate(said, 1)]
     return [dict(text=s, ids=tokenizer.encode(s, normalized=True, edges=True)) for s in said]
 
 def save_wav(path, samples, rate):

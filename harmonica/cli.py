@@ -12,7 +12,7 @@ import os, sys, time
 from pathlib import Path
 
 from .command import command, tell, to_write
-from .script import Loudspeaker, Pipe, sound_file, to_say, write_subtitles
+from .script import Loudspeaker, Pipe, file_to_write, sound_file, to_say, write_subtitles
 
 # %% ../nbs/80_cli.ipynb #a20ab156
 @command
@@ -196,9 +196,8 @@ def _agree(voice, reference, reference_text, split, subtitles, pipe):
         raise ValueError("--reference-text is given without --reference: give the recording it belongs to")
     if pipe and split: raise ValueError("--split writes files: give --output a name")
     if subtitles is None: return
-    if Path(subtitles).suffix.lower() not in (".srt", ".json"):
-        raise ValueError(f"--subtitles {subtitles!r}: the name must end in .srt or .json")
     if split: raise ValueError("--subtitles are of one sound: leave --split out")
+    file_to_write(subtitles, "--subtitles", (".srt", ".json"))
 
 # %% ../nbs/80_cli.ipynb #80000009
 def _manner(texts, config, lexicon, given):

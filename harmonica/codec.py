@@ -10,6 +10,7 @@ __all__ = ['Clip', 'packaged_voices', 'packaged_voice', 'Encoder', 'reference', 
 
 # %% ../nbs/00_codec.ipynb #e2b95be0
 import base64, errno, hashlib, html, io, json, math, os, shutil, socket, struct, subprocess, tempfile
+from contextlib import nullcontext
 from importlib import import_module
 from importlib.resources import files
 from pathlib import Path
@@ -268,22 +269,21 @@ def _start(src, name):
     return src, at
 
 # %% ../nbs/00_codec.ipynb #693eaa0e
-def _sound_file(src):
-    "src as an open `soundfile.SoundFile`, and the name to call it by in messages"
-    src, name = _opened(src)
+def _sound_file(src, name):
+    "An open file as a `soundfile.SoundFile`; messages call it by its name"
     src, at = _start(src, name)
     nothing = ValueError(f"{name} is not a sound file that can be read: {_FIX}")
     try: f = sf.SoundFile(src)
     except TypeError: raise nothing from None
     except (sf.LibsndfileError, RuntimeError): f = None
-    if f is not None and f.format != "MP3": return f, name
+    if f is not None and f.format != "MP3": return f
     src.seek(at)
     head = src.read(4)
-    if f is None and not (_mp3_frame(head) or head[:3] == b"ID3"): return _converted(src, name, nothing), name
+    if f is None and not (_mp3_frame(head) or head[:3] == b"ID3"): return _converted(src, name, nothing)
     data = head + src.read()
     true = _true_length(data)
     if true and (f is None or abs(true[1]-f.frames) > .02*true[1]+4000): data = true[0]
-    try: return sf.SoundFile(io.BytesIO(data)), name
+    try: return sf.SoundFile(io.BytesIO(data))
     except sf.LibsndfileError: raise nothing from None
 
 # %% ../nbs/00_codec.ipynb #51406483
@@ -314,8 +314,8 @@ def _read(src, start=0., seconds=None):
     "Mono samples of a file and what is known of it: rate, channels, seconds, name, comment, cancels"
     if start < 0 or (seconds is not None and seconds <= 0):
         raise ValueError(f"start={start}, seconds={seconds}: start must be 0 or more and seconds above 0")
-    f, name = _sound_file(src)
-    with f:
+    file, name = _opened(src)
+    with nullcontext() if file is src else file, _sound_file(file, name) as f:
         rate, length = f.samplerate, f.frames/f.samplerate
         info = dict(rate=rate, channels=f.channels, name=name, comment=f.comment)
         skip, n = round(start*rate), None if seconds is None else round(seconds*rate)

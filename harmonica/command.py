@@ -8,7 +8,7 @@ Docs: https://harmonica-tts.github.io/harmonica/command.html.md"""
 __all__ = ['parser', 'command', 'to_write', 'tell']
 
 # %% ../nbs/78_command.ipynb #78000004
-import argparse, inspect, os, signal, sys, threading
+import argparse, inspect, os, signal, sys, threading, warnings
 from contextlib import contextmanager
 from functools import wraps
 from pathlib import Path
@@ -92,6 +92,14 @@ def _stopped(prog, e, came):
     _complain(prog, f"stopped. {reason or 'The same command begins again, or goes on where it can.'}")
     return 128+(came[-1] if came else signal.SIGINT)
 
+# %% ../nbs/78_command.ipynb #78w00002
+@contextmanager
+def _warned(prog):
+    "Warnings in one line, as mistakes are: which line of which file gave them helps nobody who typed a command"
+    with warnings.catch_warnings():
+        if not os.environ.get("HARMONICA_TRACE"): warnings.showwarning = lambda m, *where: _complain(prog, str(m))
+        yield
+
 # %% ../nbs/78_command.ipynb #78000013
 def command(
     f # Function to call with the parsed arguments
@@ -100,7 +108,7 @@ def command(
     @wraps(f)
     def _run(argv=None):
         prog = f"harmonica-{f.__name__.replace('_', '-')}"
-        with _signals() as came:
+        with _signals() as came, _warned(prog):
             try: return _call(f, prog, argv)
             except BrokenPipeError: return 1 # `harmonica-x --help | head`
             except (KeyboardInterrupt, Exception) as e:

@@ -193,9 +193,10 @@ def peek(
     check_words(u, wordless)
     try:
         file = io.BytesIO(u.audio) if isinstance(u.audio, bytes) else u.audio
-        seconds = (file.seconds if isinstance(file, Clip) else sf.info(file).duration)/u.pace
+        try: seconds = (file.seconds if isinstance(file, Clip) else sf.info(file).duration)/u.pace
+        except RuntimeError: seconds = u.clip().seconds  # not by its header: as it will be read, or refused in words
         check_sound(u, seconds)
-    except (ValueError, OSError, RuntimeError) as e: raise Rejected(_line(e)) from None
+    except (ValueError, OSError) as e: raise Rejected(_line(e)) from None
     check_length(seconds, u.text, limits)
     return seconds
 

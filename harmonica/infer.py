@@ -22,7 +22,7 @@ from fastcore.basics import patch
 from safetensors.torch import load as tensors_in, save as packed
 from torch import Tensor
 from .codec import Clip, Codec, load_codec, packaged_voice, packaged_voices, reference as best_part
-from .text import Tokenizer, load_lexicon, normalize, sentences
+from .text import Tokenizer, ended, load_lexicon, normalize, sentences
 from .batch import Batch
 from .ar import AR
 from .flow import FlowBatch, FlowNAR, FlowStack, Heard, PAINTING
@@ -319,9 +319,9 @@ def like(self:Voice,
     text:str=None, # What is said in it, word for word, if you know it
 )->Voice: # A voice with that prompt; the models are shared
     "The same models, speaking like somebody"
-    if isinstance(reference, str) and not os.path.exists(reference) and (facts := packaged_voices().get(reference)):
+    if isinstance(reference, str) and re.fullmatch(r"\w+", reference) and not os.path.exists(reference):
         prompt = self.listen(packaged_voice(reference), text)
-        prompt.consent = facts["consent"]
+        prompt.consent = packaged_voices()[reference]["consent"]
         return self.wearing(prompt)
     if kept := saved_voice(reference): return self.wearing(Prompt.read(*kept, self.codec, self.vocoder))
     return self.wearing(self.listen(reference, text))
@@ -450,6 +450,7 @@ def draw(self:Voice,
 
 # %% ../nbs/60_infer.ipynb #00eff2f9
 @patch
+@one_thread()
 def predict_coarse(self:Voice,
     request:Batch, # From `request`
     how:Sampling, # speed, best_of, temperature ...
@@ -461,6 +462,7 @@ def predict_coarse(self:Voice,
 
 # %% ../nbs/60_infer.ipynb #c9f9fc76
 @patch
+@one_thread()
 def predict_fine(self:Voice,
     request:Batch, # From `request`
     codes0:Tensor, # Book 0, (T,)
@@ -526,6 +528,7 @@ def heard(self:Voice,
 
 # %% ../nbs/60_infer.ipynb #e42fb916
 @patch
+@one_thread()
 def decode(self:Voice,
     what:Tensor, # From `predict_fine`: codes, vectors or latents
 )->Clip:
@@ -703,7 +706,8 @@ def pieces(self:Voice,
         paragraphs = [p for p in re.split(r"\n\s*\n", text) if any(c.isascii() and c.isalnum() for c in p)]
         said = [normalize(p, self.lexicon) for p in paragraphs] or said
     whole = [[s for s in sentences(p, n) if any(c.isalpha() for c in s)] for p in said]
-    return [s + "\n"*(j == len(p)-1 and i < len(whole)-1) for i,p in enumerate(whole) for j,s in enumerate(p)]
+    ends = [(s, j == len(p)-1, i < len(whole)-1) for i,p in enumerate(whole) for j,s in enumerate(p)]
+    return [ended(s, "." if last else ",") + "\n"*(last and more) for s,last,more in ends]
 
 # %% ../nbs/60_infer.ipynb #b74442e1
 def fade(

@@ -7,7 +7,7 @@ Docs: https://harmonica-tts.github.io/harmonica/text.html.md"""
 # %% auto #0
 __all__ = ['fold', 'digits', 'number', 'ordinal', 'dates', 'times', 'phones', 'money', 'measures', 'maths', 'numbers',
            'addresses', 'abbreviations', 'initials', 'roman', 'romans', 'calm', 'capitals', 'web', 'sounds',
-           'load_lexicon', 'signs', 'marks', 'normalize', 'Tokenizer', 'sentences']
+           'load_lexicon', 'signs', 'marks', 'normalize', 'Tokenizer', 'sentences', 'ended']
 
 # %% ../nbs/10_text.ipynb #a9d5ca22
 import html, re, tomllib, unicodedata, warnings
@@ -1099,3 +1099,11 @@ def sentences(
     for pattern in (r"(?<=[;:,–—])\s+", r"\s+"):
         out = [q for p in out for q in ([p] if len(p) <= max_chars else _pack(_pieces(p, pattern), max_chars))]
     return [p[i:i+max_chars] for p in out for i in range(0, len(p), max_chars)]
+
+# %% ../nbs/10_text.ipynb #ended002
+def ended(
+    sentence:str, # Normalized
+    mark:str=".", # What to put there
+)->str:
+    "With a mark at its end, if it has none"
+    return sentence if sentence[-1:] in _marks.strip() else sentence+mark

@@ -182,9 +182,13 @@ def test_synthesize_mistakes(capsys, tmp_path, home):
     refused(capsys, ".srt", "synthesize", "--text", "Hi.", "--subtitles", tmp_path/"a.txt", *out)
     refused(capsys, "--split", "synthesize", "--text", "Hi.", "--subtitles", tmp_path/"a.srt", "--split", "paragraph",
         *out)
+    missing = tmp_path/"latin.txt"/"o.srt"
     (tmp_path/"latin.txt").write_bytes("caf\xe9".encode("latin-1"))
     refused(capsys, "latin.txt|UTF-8", "synthesize", "--input", tmp_path/"latin.txt", *out)
     before = sorted(tmp_path.rglob("*"))
+    # known before anything is said
+    refused(capsys, "--subtitles|can't be written", "synthesize", "--text", "Hi.", "--subtitles", missing, *out,
+        *models(home))
     refused(capsys, "harmonica-synthesize", "synthesize", *say[:2], "--output", tmp_path/"new/folder/o.wav",
         *models(home), "--reference", tmp_path/"none.wav")
     assert sorted(tmp_path.rglob("*")) == before                            # nothing is left behind
@@ -208,6 +212,19 @@ def test_pipes(home, tmp_path):
         stdout=open("/dev/full", "w") if sys.platform == "linux" else subprocess.DEVNULL, stderr=subprocess.PIPE)
     # nobody listens, and the sound is whole
     assert full.returncode == 0 and not full.stderr and Clip.load(tmp_path/"o.wav").seconds > 0
+
+def test_a_warning_is_one_line_too(capsys, tmp_path, home):
+    code, out, err = ask(capsys, "synthesize", "--text", "Hi there 世界.", "--output", tmp_path/"o.wav", *models(home))
+    assert code == 0 and err.splitlines()[0] == "harmonica-synthesize: left out letters Harmonica cannot read: 世界"
+    assert all(line.startswith("harmonica-synthesize: ") for line in err.splitlines()), err
+
+def test_lines_may_end_as_on_windows():
+    text = "---\ntitle: no\n---\n# One\n\nIt was late.\nVery late.\n\n- a\n- b c\n\n```\nx = 1\n```\n# Two\n\nShe slept.\n"
+    windows = text.replace("\n", "\r\n")
+    assert script.paragraphs(windows, True) == script.paragraphs(text, True) == [
+        "One", "It was late. Very late.", "a. b c.", "Two", "She slept."]
+    each = lambda t: [script.paragraphs(c, True) for c in script.chapters(t)]
+    assert each(windows) == each(text) and len(each(text)) > 1
 
 def test_text_from_files(capsys, tmp_path, home):
     (tmp_path/"story.md").write_text("# One\n\nIt was *late*.\n\n```\nx = 1\n```\n\nShe [slept](http://x.y).\n")

@@ -1,5 +1,5 @@
 "harmonica.codec: the sounds people bring, good and bad; books; one interface over every codec"
-import io, os, sys, time
+import io, os, sys, time, warnings
 from pathlib import Path
 import numpy as np, pytest, soundfile as sf, torch
 from hypothesis import given, settings, strategies as st
@@ -350,6 +350,19 @@ def toy():
     register_codec("toy")(lambda device, weights=None: Toy())
     yield load_codec("toy")
     C._codecs.pop("toy")   # other files have a toy of their own, which nobody registered
+
+@pytest.mark.parametrize("kind", [".wav", ".mp3"])
+def test_a_file_that_was_read_is_closed(kind, tmp_path):
+    Clip(np.zeros(2400)+.1).save(tmp_path/f"a{kind}")
+    (tmp_path/"b.wav").write_bytes(b"no sound")
+    with warnings.catch_warnings(record=True) as found:
+        warnings.simplefilter("always")
+        Clip.load(tmp_path/f"a{kind}")
+        with pytest.raises(ValueError): Clip.load(tmp_path/"b.wav")
+        with open(tmp_path/f"a{kind}", "rb") as mine:
+            Clip.load(mine)
+            assert not mine.closed
+    assert not [w.message for w in found if issubclass(w.category, ResourceWarning)]
 
 def test_interface(toy, voice):
     codes = toy.encode(voice)

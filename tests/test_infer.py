@@ -163,7 +163,13 @@ def test_speaking_takes_one_thread_and_gives_the_others_back(me, monkeypatch):
         assert used == [1] and torch.get_num_threads() == 2
         me.say_batch(["One."])
         next(me.stream(STORY, chunk=.2))
-        assert set(used) == {1} and torch.get_num_threads() == 2
+        request = me.request("One.")
+        how, painted = Sampling(), me.nar.generate
+        codes, durations = me.predict_coarse(request, how, dice(0, 0))
+        monkeypatch.setattr(me.nar, "generate", lambda *a, **k: (used.append(torch.get_num_threads()),
+            painted(*a, **k))[1])
+        me.predict_fine(request, codes, durations)
+        assert len(used) > 3 and set(used) == {1} and torch.get_num_threads() == 2
     finally: torch.set_num_threads(was)
 
 def test_dice():
@@ -178,6 +184,20 @@ def test_odd_texts(me, text):
     pieces = me.pieces(text)
     assert pieces and all(any(c.isalpha() for c in p) for p in pieces)
     if len(text) < 40: assert me.say(text, max_seconds=2).seconds <= 2
+
+@pytest.mark.parametrize("text,said", [("hello", ["hello."]), ("Really?", ["Really?"]), ("Dear Sir,", ["Dear Sir,"]),
+    ("Chapter One\n\nIt was late", ["Chapter One.\n", "It was late."]), ("[[hˈI]]", ["[[hˈI]]."])])
+def test_what_has_no_mark_at_its_end_gets_one(me, text, said):
+    "Without one the last word is drawn out, and more often lost"
+    assert me.pieces(text) == said
+
+def test_a_cut_between_two_words_is_no_end(me):
+    pieces = me.pieces("and so he went on and on without a stop "*30)
+    assert len(pieces) > 3 and {p[-1] for p in pieces[:-1]} == {","} and pieces[-1][-1] == "."
+
+def test_a_wrong_name_is_told_the_right_ones(voice):
+    one_line(lambda: voice.like("Ruth"), "no packaged voice 'Ruth'", "ruth")
+    one_line(lambda: voice.like("Ruth.wav"), "'Ruth.wav' does not exist")
 
 def test_pieces_fit_training(me, voice, reader):
     known = voice.like(reader, text="compelled him to remain for the present")

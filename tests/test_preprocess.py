@@ -288,6 +288,15 @@ def test_a_folder_is_enough_and_a_dry_run_writes_nothing(tmp_path, capsys):
         tmp_path/"me-codes/card.json").exists(), err
 
 
+def test_a_dry_run_says_what_is_wrong_with_a_file(tmp_path, capsys):
+    tone(tmp_path/"0.wav", 1.2)
+    (tmp_path/"odd.wav").write_text("no sound")
+    rows = [dict(audio=f"{n}.wav", text="the sea is calm tonight", speaker="a") for n in ("0", "lost", "odd")]
+    (tmp_path/"m.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    code, out, err = ask(capsys, tmp_path/"m.jsonl", "--check")
+    assert code == 0 and "lost.wav' does not exist" in out and "odd.wav' is not a sound file that can be read" in out, out
+    assert "1 usable" in out and "rror" not in out
+
 def test_nothing_usable_is_an_error(tmp_path, capsys):
     tone(tmp_path/"me/0.wav")
     (tmp_path/"me/0.txt").write_text("")

@@ -1,8 +1,8 @@
 "The server: what OpenAI's client asks for, what it refuses, and that one listener does not starve another"
-import asyncio, base64, json, subprocess, sys, threading, time
+import asyncio, base64, json, socket, subprocess, sys, threading, time
 import numpy as np, pytest
 from harmonica.codec import Clip, packaged_voice, packaged_voices
-from harmonica.serve import Busy, Limits, Worker, Voices, make_app
+from harmonica.serve import NAMESAKES, Busy, Limits, Worker, Voices, make_app, serve
 
 pytest.importorskip("starlette")
 pytest.importorskip("prometheus_client")
@@ -74,7 +74,22 @@ def test_refusals(mouth):
     refused(c.post("/v1/audio/speech", content=b"{"), 400, "JSON")
     refused(c.post("/v1/audio/speech", content=b"["*20_000), 413, "bytes")
     refused(c.post("/v1/audio/speech", content=iter([b"{}"])), 411, "Content-Length")
-    assert c.get("/v1/audio/speech").status_code == 405 and c.get("/nothing").status_code == 404
+    refused(c.get("/v1/audio/speech"), 405, "GET /v1/audio/speech", "POST")
+    refused(c.post("/v1/chat/completions", json={}), 404, "/v1/chat/completions", "/v1/audio/speech")
+
+def test_the_names_of_openais_voices_are_answered(mouth):
+    "A program written for their server speaks at once; each name has a voice of its own"
+    c = client(mouth)
+    assert all(ask(c, voice=name).status_code == 200 for name in ("alloy", "nova", "onyx"))
+    assert len(set(NAMESAKES.values())) == len(NAMESAKES) and set(NAMESAKES.values()) <= set(packaged_voices())
+    assert not set(NAMESAKES) & {v["name"] for v in c.get("/v1/voices").json()["voices"]}
+
+def test_a_port_that_is_taken_is_told_before_models_are_loaded(capsys, monkeypatch):
+    monkeypatch.setattr("harmonica.infer.Voice.load", lambda **kw: pytest.fail("models were loaded"))
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        assert serve(["--port", str(taken.getsockname()[1])]) == 2
+    out, err = capsys.readouterr()
+    assert not out and err.count("\n") == 1 and "Give another --port" in err, err
 
 def test_whose_request(mouth):
     c = client(mouth)
@@ -290,11 +305,10 @@ def test_the_first_listener_meets_a_server_that_has_spoken(mouth, monkeypatch, c
     "Lexicon, matrices and pitch detector take seconds, once: before the door opens"
     import uvicorn
     from harmonica.infer import Voice
-    from harmonica.serve import serve
     done = []
     mouth.say = lambda text: done.append("said")
     monkeypatch.setattr(Voice, "load", lambda **kw: mouth)
-    monkeypatch.setattr(uvicorn, "run", lambda app, **kw: done.append("open"))
+    monkeypatch.setattr(uvicorn.Server, "run", lambda self, sockets: done.append("open"))
     assert not serve(["--port", "8765"])
     assert done == ["said", "open"] and "8765 is open" in capsys.readouterr().out
 
@@ -380,7 +394,6 @@ def test_a_voice_is_listened_to_once_however_many_ask(mouth):
 @pytest.fixture(scope="module")
 def server(tmp_path_factory):
     "The command itself, packaged models, a port of its own"
-    import socket
     s = socket.socket()
     s.bind(("127.0.0.1", 0))
     port = s.getsockname()[1]
