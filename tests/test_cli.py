@@ -219,7 +219,8 @@ def test_a_warning_is_one_line_too(capsys, tmp_path, home):
     assert all(line.startswith("harmonica-synthesize: ") for line in err.splitlines()), err
 
 def test_lines_may_end_as_on_windows():
-    text = "---\ntitle: no\n---\n# One\n\nIt was late.\nVery late.\n\n- a\n- b c\n\n```\nx = 1\n```\n# Two\n\nShe slept.\n"
+    text = ("---\ntitle: no\n---\n# One\n\nIt was late.\nVery late.\n\n- a\n- b c\n\n"
+        "```\nx = 1\n```\n# Two\n\nShe slept.\n")
     windows = text.replace("\n", "\r\n")
     assert script.paragraphs(windows, True) == script.paragraphs(text, True) == [
         "One", "It was late. Very late.", "a. b c.", "Two", "She slept."]

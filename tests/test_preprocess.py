@@ -294,7 +294,8 @@ def test_a_dry_run_says_what_is_wrong_with_a_file(tmp_path, capsys):
     rows = [dict(audio=f"{n}.wav", text="the sea is calm tonight", speaker="a") for n in ("0", "lost", "odd")]
     (tmp_path/"m.jsonl").write_text("\n".join(map(json.dumps, rows)))
     code, out, err = ask(capsys, tmp_path/"m.jsonl", "--check")
-    assert code == 0 and "lost.wav' does not exist" in out and "odd.wav' is not a sound file that can be read" in out, out
+    assert code == 0 and "lost.wav' does not exist" in out, out
+    assert "odd.wav' is not a sound file that can be read" in out, out
     assert "1 usable" in out and "rror" not in out
 
 def test_nothing_usable_is_an_error(tmp_path, capsys):
