@@ -257,7 +257,7 @@ def _told(voice):
     "What the program that speaks must know beside the graphs"
     paint, c = voice.painting, voice.vocoder.cfg
     flow = dict(times=flow_times(paint["steps"]), guidance=paint["guidance"],
-        noise=paint["temperature"], size=voice.nar.size.tolist(), lead=LEAD, tail=TAIL)
+        noise=paint["temperature"], **voice.refining, size=voice.nar.size.tolist(), lead=LEAD, tail=TAIL)
     ar = dict(group=voice.ar.group, n_bins=voice.ar.cfg.n_bins, temperature=voice.temperature,
         most_frames=voice.codec.frames(voice.max_seconds))
     chars = int(min(15., voice.max_seconds*.75)*CHARS_PER_SECOND)

@@ -25,7 +25,7 @@ from .codec import Clip, Codec, load_codec, packaged_voice, packaged_voices, ref
 from .text import Tokenizer, ended, load_lexicon, normalize, sentences
 from .batch import Batch
 from .ar import AR
-from .flow import FlowBatch, FlowNAR, FlowStack, Heard, PAINTING
+from .flow import FlowBatch, FlowNAR, FlowStack, Heard, PAINTING, REFINING
 from .align import Aligner
 from .checkpoint import kind_of, load_model, packaged_weights, save_model, write_safely
 from .files import write_text
@@ -249,6 +249,7 @@ class Voice:
         self.lexicon = {} # words and how they are read, see `pronounce`
         self.n_books, self.guidance = nar_info.get("n_books"), nar_info.get("guidance", 1.) # what the NAR does well
         self.painting = {**PAINTING, **nar_info.get("painting", {})} # steps, guidance and temperature of a flow
+        self.refining = {**REFINING, **nar_info.get("refining", {})} # what is done with painted latents
         self.listens = min(5., max(nar_info.get("prompt_seconds", [5.]))) # seconds of the prompt that a flow hears
         self.int8, self.half = True, True # the AR from bytes, the flow in bfloat16, where the processor can
         self.speaker, self.kept = None, None # who else speaks `Line`s; what the flow has heard
@@ -512,8 +513,9 @@ def paint(
     noise = torch.stack([torch.randn(*size, generator=g)[:T] for g in dice])
     known = None if known is None else known[None]
     z = v.nar.generate(wanted, noise=noise, known=known, stack=stack, **v.painting)
+    fine = [v.nar.refine(x[:len(c)], w.prompt.latents.to(v.device), **w.refining) for w,x,c in zip(voices, z, codes)]
     ends = [len(c)-t for c,t in zip(codes, tail)]
-    return [(x[:b], x[a:b]) for x,a,b in zip(z, lead, ends)]
+    return [(x[:b], y[a:b]) for x,y,a,b in zip(z, fine, lead, ends)]
 
 # %% ../nbs/60_infer.ipynb #0e5af402
 @patch
@@ -558,7 +560,7 @@ class Line:
     def dice(self): return dice(self.how.seed, f"{self.number} again {self.attempt}" if self.attempt else self.number)
     def kin(self): # Equal for lines that can be spoken in one batch
         v, h = self.voice, self.how
-        models = id(v.ar), id(v.nar), id(v.vocoder), v.int8, v.half, *v.painting.items()
+        models = id(v.ar), id(v.nar), id(v.vocoder), v.int8, v.half, *v.painting.items(), *v.refining.items()
         return *models, v.temperature, h.temperature, h.top_k, h.top_p, h.ras_window, h.speed, h.best_of
 
 # %% ../nbs/60_infer.ipynb #5ac4e000

@@ -21,7 +21,7 @@ from torch import Tensor, nn
 from .codec import load_codec
 from .align import Aligner
 from .critic import AdversarialLoss, decoder_only
-from .flow import FlowLoader, FlowNAR, PAINTING, RetoldCrops
+from .flow import FlowLoader, FlowNAR, PAINTING, REFINING, RetoldCrops
 from .melcodec import MelCodec, VocoderLoss
 from .crops import AudioCrops
 from .microcodec import MicroCodec
@@ -419,7 +419,7 @@ def flow_recipe(cfg, device, start=None)->Recipe:
     torch.manual_seed(t.seed)
     info = dict(codec=codec.name, codec_hash=codec.hash, tokenizer=tokenizer.to_dict(),
         prompt_seconds=list(d.prompt_seconds), speakers=int(store.who.max())+1,
-        painting=dict(PAINTING))
+        painting=dict(PAINTING), refining=dict(REFINING))
     model, batches = FlowNAR(cfg.model.flow).set_size(codec), FlowLoader(store, codec, room, t.seed, **how)
     return Recipe(model, batches, calm, repr(store), info)
 

@@ -75,6 +75,47 @@ def test_flow_generates_from_the_noise_it_is_given():
     torch.testing.assert_close(m.generate(B, noise=noise), drawn)
     assert not torch.allclose(m.generate(B, noise=-noise), drawn)
 
+def test_refined_latents_are_nearer_to_the_prompt_quicker_and_wider():
+    m, g = flow(), torch.Generator().manual_seed(0)
+    z, prompt = torch.randn(40, 52, generator=g), torch.randn(25, 52, generator=g)
+    z[:20, 50:], z[20:, 50:] = 1., -1.                  # a voice in the first half only
+    plain = dict(nearest=0., sharpen=0., widen=0.)
+    torch.testing.assert_close(m.refine(z, prompt, **plain), z)
+    near = m.refine(z, prompt, **{**plain, "nearest": .5})
+    far = lambda x: torch.cdist(x[:20,:48], prompt[:,:48]).min(1).values.mean()
+    assert far(near) < far(z)-.3
+    torch.testing.assert_close(near[24:], z[24:])       # the way is smoothed over seven frames
+    torch.testing.assert_close(m.refine(z, prompt[:0], **{**plain, "nearest": 1.}), z)
+    quick = m.refine(z, prompt, **{**plain, "sharpen": 1.})
+    change = lambda x: x.diff(dim=0).std(0)
+    assert (change(quick)[12:48] > 1.3*change(z)[12:48]).all()
+    torch.testing.assert_close(change(quick)[:12], change(z)[:12])
+    wide = m.refine(z, prompt, **{**plain, "widen": .5})
+    torch.testing.assert_close(wide[:,:13], z[:,:13])   # the first of the fine numbers, and the last
+    torch.testing.assert_close(wide[:,47], z[:,47]+.5*(z[:,47]-prompt[:,47].mean()))
+    for x in (near, quick, wide): torch.testing.assert_close(x[:,48:], z[:,48:])
+
+def test_latents_that_the_prompt_holds_are_found():
+    "Frames of the prompt find themselves, on another note as well"
+    m = flow()
+    prompt = torch.randn(60, 52, generator=torch.Generator().manual_seed(0))
+    sung = prompt.clone()
+    sung[:,48:50] += 1.
+    torch.testing.assert_close(m.nearest(sung, prompt, k=1), prompt)
+
+def test_a_voice_refines_what_was_painted_and_keeps_what_is_settled(me):
+    "Its file may say how; what is settled stays as it was painted, or pieces of a sentence would be refined again"
+    asked, codes = me.request("It was late."), torch.arange(40)%BINS
+    durations = torch.full((int(asked.text_len),), 40/int(asked.text_len))
+    kept = me.refining
+    settled, refined = me.predict_fine(asked, codes, durations, seed=1)
+    try:
+        me.refining = dict(nearest=0., sharpen=0., widen=0.)
+        again, plain = me.predict_fine(asked, codes, durations, seed=1)
+    finally: me.refining = kept
+    torch.testing.assert_close(again, settled)
+    assert (refined-plain)[:,:48].abs().mean() > .05 and torch.equal(refined[:,48:], plain[:,48:])
+
 def test_a_flow_that_says_nothing_of_its_painting_paints_as_the_recipe_writes():
     "A file written before, a bare `generate` and a file of today's recipe: one set of settings"
     silent, telling = tiny_voice(), tiny_voice()
