@@ -22,9 +22,11 @@ class _Parser(argparse.ArgumentParser):
             message += " (one that begins with a dash is joined by =, as in --text=-hello)"
         raise ValueError(f"{' '.join(message.split())}; see {self.prog} --help")
 
+def _flag(name): return "--"+name.replace("_", "-")
+
 def _add(p, name, par, help):
     "One parameter as an argument or an option"
-    kind, flag = par.annotation, "--"+name.replace("_", "-")
+    kind, flag = par.annotation, _flag(name)
     if par.kind is par.VAR_POSITIONAL: p.add_argument(name, nargs="*", help=help, metavar=name[:-1].upper())
     elif par.default is par.empty: p.add_argument(name, type=kind, help=help)
     elif kind is bool: p.add_argument(flag, action="store_true", help=help, dest=name)
@@ -102,11 +104,16 @@ def _warned(prog):
 
 # %% ../nbs/78_command.ipynb #78000013
 def command(
-    f # Function to call with the parsed arguments
+    f=None,  # Function to call with the parsed arguments
+    **moved, # An option that is a command of its own by now, still heard under its old name: option -> command
 ):
     "Decorator: `f` as a console command, called with arguments or those of the process; returns the exit code"
+    if f is None: return lambda f: command(f, **moved)
     @wraps(f)
     def _run(argv=None):
+        argv = sys.argv[1:] if argv is None else argv
+        for k,other in moved.items():
+            if (option := _flag(k)) in argv: return other([a for a in argv if a != option])
         prog = f"harmonica-{f.__name__.replace('_', '-')}"
         with _signals() as came, _warned(prog):
             try: return _call(f, prog, argv)

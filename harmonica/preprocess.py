@@ -156,7 +156,7 @@ def tell(
             "a new --out leaves them behind")
     if not good: return
     _tell_language(CodesDataset(out, None, wordless=True).text[:2000].to_pylist())
-    print(f"data card: harmonica-preprocess --report --out {out}")
+    print(f"data card: harmonica-page {out}")
 
 # %% ../nbs/59_preprocess.ipynb #41296153
 def encode(
@@ -185,15 +185,10 @@ def aligner_of(aligner, dev):
     return load_model(packaged_weights("aligner") if aligner == "packaged" else aligner, dev, "aligner")
 
 # %% ../nbs/59_preprocess.ipynb #07443df1
-def _no_copies(speech):
-    if not speech.speeds: return
-    raise ValueError("--speed-perturb makes copies for codes: where sound is laid flat it can't be used, leave it out")
-
-def lay_flat(speech, codec, nar, out, aligner, dev):
+def lay_flat(speech, codec, nar, out, aligner, dev)->dict:
     "Sound laid flat, for training a codec or its decoder"
-    _no_copies(speech)
     if nar and aligner is None:
-        raise ValueError("--nar wants to know when each phone is said: leave --aligner none out")
+        raise ValueError("a NAR wants to know when each phone is said: leave --aligner none out")
     weights = packaged_weights("nar") if nar == "packaged" else nar
     paint = nar and Painter(load_codec(codec, dev), load_model(weights, dev, "nar"), aligner)
     rows = (r for r in _rows_of(speech) if r.get("split", "train") == (speech.split or "train"))
@@ -202,7 +197,6 @@ def lay_flat(speech, codec, nar, out, aligner, dev):
 # %% ../nbs/59_preprocess.ipynb #c4c02be3
 def lay_speech(speech, codec, out, aligner, dev, limits=(.5, 20.))->dict:
     "Speech laid flat, with pitch, book 0 of a codec and times: for stages mel and flow"
-    _no_copies(speech)
     split = speech.split or "train"
     us = (u for u in speech.opened() if u.split == split)
     return prepare_speech(us, out, load_codec(codec, dev), aligner, Tokenizer("phonemes"), *limits)

@@ -9,12 +9,10 @@ __all__ = ['FRAME', 'measure_speech', 'token_durations', 'prepare_speech', 'lay_
            'change_microphone']
 
 # %% ../nbs/24_speech.ipynb #91acd581
-import json
-from pathlib import Path
 import numpy as np, torch
 from fastcore.basics import patch
 from .codec import Clip
-from .crops import Endless
+from .crops import Endless, FlatWriter, read_flat
 from .data import Rejected, Utterance, tidied
 from .melcodec import SpeechBatch
 from .signal import fill_unvoiced, find_pitch
@@ -55,27 +53,19 @@ def prepare_speech(
 )->dict: # Counts of what was made and what was rejected
     "Lay speech out flat"
     from tqdm.auto import tqdm   # here: a bar is not always wanted
-    out, at, counts = Path(out), 0, dict(made=0, rejected=0)
-    out.mkdir(parents=True, exist_ok=True)
-    names = ("audio.i16", "pitch.f16", "codes.i16")
-    files = [open(out/f"{n}.tmp", "wb") for n in names]
-    index = open(out/"index.jsonl.tmp", "w", encoding="utf-8")
-    for u in tqdm(utterances, disable=not progress, unit="clip"):
-        try: row, parts = lay_out(u, codec, aligner, tokenizer, min_seconds, max_seconds)
-        except Rejected:
-            counts["rejected"] += 1
-            continue
-        for f,x in zip(files, parts): f.write(x.tobytes())
-        index.write(json.dumps(dict(row, at=at))+"\n")
-        at += row["frames"]
-        counts["made"] += 1
-    for f in (*files, index): f.close()
-    for n in (*names, "index.jsonl"): (out/f"{n}.tmp").replace(out/n)   # the index last: without it there is no store
+    counts = dict(made=0, rejected=0)
+    with FlatWriter(out, "audio", "pitch", "codes") as flat:
+        for u in tqdm(utterances, disable=not progress, unit="clip"):
+            try: row, parts = lay_out(u, codec, aligner, tokenizer, min_seconds, max_seconds)
+            except Rejected: counts["rejected"] += 1
+            else:
+                counts["made"] += 1
+                flat.add(row, **parts)
     return counts
 
 # %% ../nbs/24_speech.ipynb #5f3e9b01
 def lay_out(u, codec, aligner, tokenizer, min_seconds, max_seconds):
-    "A row of the index, and what goes into the three files"
+    "A row of the index, and what goes into each of the three files"
     clip = tidied(u, 24000, (min_seconds, max_seconds), wordless=True)
     n, band = len(clip)//FRAME, min(clip.recorded/2, 12000.)
     clip = Clip(clip.samples[:n*FRAME], 24000)
@@ -83,7 +73,7 @@ def lay_out(u, codec, aligner, tokenizer, min_seconds, max_seconds):
     tokens, durations = token_durations(u, clip, n, aligner, tokenizer)
     row = dict(id=u.id, frames=n, speaker=u.speaker, source=u.source, band=band, text=u.text,
                tokens=tokens, durations=durations)
-    return row, ((clip.samples*32767).clip(-32768, 32767).astype("<i2"), measure_speech(clip), codes.astype("<i2"))
+    return row, dict(audio=(clip.samples*32767).clip(-32768, 32767), pitch=measure_speech(clip), codes=codes)
 
 # %% ../nbs/24_speech.ipynb #ebe916b4
 class SpeechStore:
@@ -93,12 +83,10 @@ class SpeechStore:
         min_frames:int=1, # Shorter utterances are left out
     ):
         self.maps, self.rows = [], []
-        for k,d in enumerate(map(Path, folders)):
-            if not (d/"index.jsonl").exists():
-                raise ValueError(f"{d} holds no speech laid flat: make it with prepare_speech")
-            kinds = {"audio.i16": "<i2", "pitch.f16": "<f2", "codes.i16": "<i2"}
-            self.maps.append([np.memmap(d/n, dt, "r") for n,dt in kinds.items()])
-            self.rows += [dict(json.loads(l), store=k) for l in open(d/"index.jsonl", encoding="utf-8")]
+        for k,d in enumerate(folders):
+            rows, *maps = read_flat(d, "audio", "pitch", "codes")
+            self.maps.append(maps)
+            self.rows += [dict(r, store=k) for r in rows]
         self.rows = [r for r in self.rows if r["frames"] >= min_frames]
         if not self.rows:
             raise ValueError(f"no utterance of {min_frames} frames in {', '.join(map(str, folders))}: give longer ones")
