@@ -45,7 +45,7 @@ notebooks-twice: $(VENV)/installed-dev ## Run every notebook twice: are the outp
 
 smoke-test: $(VENV)/installed ## Import every module, ask every command for help
 	@for m in harmonica/[a-z]*.py; do m=$${m#harmonica/}; $(BIN)/python -c "import harmonica.$${m%.py}" || exit 1; done
-	@for c in download preprocess train synthesize evaluate serve; do $(BIN)/harmonica-$$c --help > /dev/null || exit 1; done
+	@for c in download preprocess flatten train synthesize evaluate compare doctor detect page serve; do $(BIN)/harmonica-$$c --help > /dev/null || exit 1; done
 	@$(BIN)/python -c "import harmonica; print('harmonica', harmonica.__version__, 'imports and answers')"
 
 format: $(VENV)/installed-dev ## Export and clean the notebooks, build README.md and the type stubs, tidy the tests

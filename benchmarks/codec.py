@@ -7,7 +7,7 @@
     codec.py use    --valid DIR [CODEC ...]                  how evenly the entries of each book are used
     codec.py curves --run NAME=RUN ...                       curves of training runs, and what twice the steps give
 
-DIR are made by harmonica-preprocess --codec none, of splits train and valid, from speech whose phones are known. A
+DIR are made by harmonica-flatten --stage codec, of splits train and valid, from speech whose phones are known. A
 table on the screen, and all in --out (codec.json beside this file),
 from where the notebook on the codec draws its pictures.
 For everything else about a codec: harmonica-evaluate --wavs ROWS.jsonl --codec micro --asr WHISPER.

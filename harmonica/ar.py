@@ -8,12 +8,13 @@ Docs: https://harmonica-tts.github.io/harmonica/ar.html.md"""
 __all__ = ['BEGIN', 'SPEAKER', 'ARConfig', 'AR', 'n_steps', 'code_metrics', 'StepLinear', 'StepStack', 'attend']
 
 # %% ../nbs/30_ar.ipynb #3262a269
-from dataclasses import dataclass, replace
+import warnings
+from dataclasses import InitVar, dataclass, replace
 from typing import Literal
 import torch, torch.nn as nn, torch.nn.functional as F
 from torch import Tensor
 from fastcore.basics import patch
-from .schema import Depth, Flag, NotNegative, Part, Positive, Size, Sized
+from .schema import Depth, Flag, Part, Positive, Size, Sized
 from .batch import Batch, length_mask
 from .blocks import KVCache, PackedStack, Transformer, angles, evaluating, laid_out, prefix_mask
 from .context import Conditioned, Context, TARGET, pack, pick
@@ -24,8 +25,8 @@ from .sample import sample
 @dataclass
 class ARConfig(Sized):
     "Sizes of an `AR`; the defaults are the full-size model of 50M parameters"
-    vocab_size:Size=128 # Text symbols, 0 is padding
-    n_bins:Size=1024 # Codes in a book
+    vocab_size:Size=128 # Text tokens, 0 is padding
+    n_bins:Size=1024 # Entries in each book
     n_q:Depth=8 # Books of the prompt
     d_model:Size=512 # Width
     n_heads:Size=8 # Heads
@@ -33,20 +34,24 @@ class ARConfig(Sized):
     d_ff:Size=1856 # Inner width of the feed-forward
     dropout:Part=.1 # Share of activations dropped in training
     group:Depth=1 # Frames a step
-    code_dim:Size=64 # Length of the codec's own vectors
+    code_dim:Size=64 # Width of the codebook vectors
     speaker_dim:Size=192 # Inner width of the speaker encoder
     # How speech ends, see 28_length
     length_control_mode:Literal["duration_predictor", "stop_token", "length_prompt"]="duration_predictor"
     duration_hidden_dim:Size=256 # Inner width of the duration predictor
-    duration_loss_weight:NotNegative=.1 # Weight of the duration loss
+    duration_loss_weight:InitVar[float|None]=None # Older files name it; see below
     frame_rate:Positive=75. # Frames a second
     measured:Flag=False # Trained on measured durations: speech ends when the predicted ones do
-    grad_checkpoint:Flag=False # Recompute blocks in the backward pass: less memory, more time
+    grad_checkpoint:Flag=False # Less memory for a third more time
     sizes = dict(
         tiny=dict(d_model=32, n_heads=2, n_layers=2, d_ff=64, speaker_dim=16, duration_hidden_dim=16),
         micro=dict(d_model=256, n_heads=4, n_layers=8, d_ff=768, speaker_dim=128),
         small=dict(d_model=384, n_heads=6, n_layers=10, d_ff=1280, speaker_dim=160),
         base={})
+
+    def __post_init__(self, duration_loss_weight):
+        if duration_loss_weight in (None, .1): return   # .1 is what older files say who never set it
+        warnings.warn("model.ar.duration_loss_weight has no effect: set training.duration_loss_weight")
 
 # %% ../nbs/30_ar.ipynb #d743b494
 BEGIN, SPEAKER = 3, 4 # further rows of `segment`
@@ -59,14 +64,14 @@ class AR(Conditioned):
     ):
         D, g = cfg.d_model, cfg.group
         super().__init__(cfg, D)
-        self.group, per_symbol = g, .08*cfg.frame_rate
+        self.group, per_token = g, .08*cfg.frame_rate
         mode, hidden = cfg.length_control_mode, cfg.duration_hidden_dim
-        self.length = LengthControl(mode, D, D, hidden, per_symbol, measured=cfg.measured)
+        self.length = LengthControl(mode, D, D, hidden, per_token, measured=cfg.measured)
         self.join = nn.Linear(g*D, D, bias=False) if g>1 else None
         self.segment = nn.Parameter(torch.randn(5, D)*.5)       # text, prompt, target, begin, speaker
         size = D, cfg.n_heads, cfg.n_layers, cfg.d_ff, cfg.dropout
         self.body = Transformer(*size, grad_checkpoint=cfg.grad_checkpoint)
-        self.cue = nn.Linear(g*(D+2), D, bias=False)            # the symbols that sound in a step's frames
+        self.cue = nn.Linear(g*(D+2), D, bias=False)            # the tokens that sound in a step's frames
         nn.init.zeros_(self.cue.weight)
         self.head = nn.Linear(D, g*cfg.n_bins+1, bias=False)    # codes of each frame of the group, and stop
         nn.init.normal_(self.head.weight, std=.02)
@@ -80,7 +85,7 @@ def n_steps(frames, group):
 @patch
 def expected_frames(self:AR,
     batch:Batch, # Without targets
-    durations:Tensor, # Predicted frames of each symbol, (B,L)
+    durations:Tensor, # Predicted frames of each token, (B,L)
     speed:float=1., # 2: twice as fast
 )->Tensor: # Frames still to be said, (B,)
     "How long will it be? A prompt whose text is known also tells the pace"
@@ -122,7 +127,7 @@ def encode(self:AR,
     total = torch.where(known, true.sum(1), total)
     if batch.n_frames is None: n_frames = torch.where(known, total + batch.text_start, n_frames)
     durations = torch.where(known[:,None], true, stretch(predicted.detach(), total))
-    c = self.context(batch, self.length.tell(text, total), speaker, durations, n_frames)
+    c = self.context(batch, self.length.add_length(text, total), speaker, durations, n_frames)
     first = (speaker + self.segment[SPEAKER])[:,None]
     x, real, pos = torch.cat([first, c.x], 1), F.pad(c.real, (1,0), value=True), F.pad(c.pos, (1,0))
     return replace(c, x=x, real=real, pos=pos, text=text, predicted=predicted)
@@ -206,7 +211,7 @@ def loss(self:AR,
     batch:Batch, # With targets
     teacher_forcing:float=1., # Share of true steps in the input; below 1 takes two passes
     generator:torch.Generator=None, # Source of randomness (CPU); default: torch's own
-    duration_loss_weight:float=None, # Default: the config's
+    duration_loss_weight:float=.1, # Of the predicted length
 )->tuple: # Loss and a dict of metrics
     "How surprised the model is by the truth"
     codes, context = batch.codes[:,0], self.encode(batch, generator=generator)
@@ -217,9 +222,8 @@ def loss(self:AR,
     out, t = self.logits(context, fed, batch.n_frames), self.targets(codes, batch.n_frames)
     code = F.cross_entropy(out.flatten(0,2).float(), t.flatten(), ignore_index=-100)
     duration = length_loss(context.predicted, batch.total_frames, self.known_durations(batch), batch.text_len)
-    weight = self.cfg.duration_loss_weight if duration_loss_weight is None else duration_loss_weight
     metrics = dict(loss_code=code.detach(), duration=duration.detach(), **code_metrics(out.detach(), t))
-    return code + weight*duration, metrics
+    return code + duration_loss_weight*duration, metrics
 
 # %% ../nbs/30_ar.ipynb #89176c60
 class StepLinear:

@@ -66,7 +66,7 @@ def preprocess(
     from harmonica.card import make_report
     from harmonica.preprocess import Speech, aligner_of, corpora_of, encode, look, place_for, tell as say_of
     from harmonica.train import pick_device
-    if report and out and not sources and not dataset: return page([out, *(() if codec == "micro" else ("--codec", codec))])
+    if report and out and not sources and not dataset: return page.__wrapped__(out, None if codec == "micro" else codec)
     corpora, limits = corpora_of(sources, dataset, root), _between(min_seconds, max_seconds)
     speech = Speech(corpora, valid, test, columns, split, speed_perturb, wordless)
     if check: return look(speech, limits, wordless)

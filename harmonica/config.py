@@ -50,10 +50,10 @@ class DataConfig:
     clear_cache:Flag = False               # Remove a cache that training made itself, once training has finished
     # The codec that made the codes: a name, or a path to a codec file; none takes what the cache names
     codec:str|None = "encodec_24khz"
-    # For stage codec: a folder of sound laid flat, made by harmonica-preprocess --codec none
+    # For stage codec: a folder of sound laid flat, made by harmonica-flatten --stage codec
     audio_dir:str|None = None
     audio_valid_dir:str|None = None        # ... and one to measure on
-    # For stages mel and flow: folder(s) of speech laid flat, made by harmonica-preprocess --flat
+    # For stages mel and flow: folder(s) of speech laid flat, made by harmonica-flatten --stage flow
     speech_dir:str|list[str]|None = None
     speech_valid_dir:str|list[str]|None = None # ... and some to measure on
     # For stage mel: a flow (.safetensors) whose latents the vocoder learns to render, too; --init gives the codec

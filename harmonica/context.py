@@ -28,13 +28,13 @@ class Conditioned(nn.Module):
     max_prompt = 0   # Attend to at most the last so many prompt frames (0: all); the speaker vector hears all
     def __init__(self,
         cfg, # Sizes: vocab_size, n_q, n_bins, d_model, code_dim, speaker_dim
-        speaker_dim:int, # Length of the speaker vector
+        spk_dim:int, # Length of the speaker vector
     ):
         super().__init__()
         self.cfg = cfg
         self.text = TextEncoder(cfg.vocab_size, cfg.d_model)
         self.codes = CodeEmbedding(cfg.n_q, cfg.n_bins, cfg.code_dim, cfg.d_model)
-        self.speaker = SpeakerEncoder(cfg.n_q, cfg.n_bins, cfg.code_dim, cfg.speaker_dim, speaker_dim)
+        self.speaker = SpeakerEncoder(cfg.n_q, cfg.n_bins, cfg.code_dim, cfg.speaker_dim, spk_dim)
 
 # %% ../nbs/29_context.ipynb #83cb5bf8
 @dataclass
@@ -45,9 +45,9 @@ class Context:
     pos:Tensor # Positions in steps, step 0 of the target being 0, (B,N)
     text:Tensor # Text encodings, (B,L,D)
     durations:Tensor # Frames of each token, (B,L)
-    start:Tensor # Frame at which the text begins, (B,)
+    text_start:Tensor # Frame at which the text begins, (B,)
     n_frames:Tensor # Frames of the target, counted or expected, (B,)
-    speaker:Tensor # Speaker vectors, (B,speaker_dim)
+    speaker:Tensor # Speaker vectors, (B,spk_dim)
     predicted:Tensor=None # Durations as the model would have them, (B,L)
     copies:int=1 # Attempts at each request, spoken side by side
 
@@ -95,7 +95,7 @@ def positions(self:Conditioned,
 def context(self:Conditioned,
     batch:Batch,
     text:Tensor, # Text encodings, as inputs, (B,L,D)
-    speaker:Tensor, # Speaker vectors, (B,speaker_dim)
+    speaker:Tensor, # Speaker vectors, (B,spk_dim)
     durations:Tensor, # Frames of each token, (B,L)
     n_frames:Tensor, # Frames of the target, (B,)
 )->Context:
@@ -114,7 +114,7 @@ def cues(self:Conditioned,
     n:int, # Steps
 )->Tensor: # For steps 0 to n-1, (B,n,D)
     "What the text says in each step"
-    x, way = expand_by_duration(context.text, context.durations, n*self.group, context.start)
+    x, way = expand_by_duration(context.text, context.durations, n*self.group, context.text_start)
     return self.cue(torch.cat([x, way], -1).reshape(len(x), n, -1))
 
 # %% ../nbs/29_context.ipynb #125b26a6

@@ -53,7 +53,7 @@ class AdversarialLoss:
         warmup:int=100, # Steps until critics are listened to in full
     ):
         self.warmup, self.critics = warmup, Discriminators()
-        self.heard = None # What `generator_loss` had the critics hear, for `discriminator_loss`, which comes next
+        self.heard = {} # batch -> what `generator_loss` had the critics hear, until `discriminator_loss` takes it
 
 # %% ../nbs/07_critic.ipynb #5c0eef5a
 def feature_matching(
@@ -71,14 +71,14 @@ def against(self:AdversarialLoss,
     rate:int=24000, # Samples a second
 )->tuple: # Loss and its parts
     "What it costs that the critics tell a piece of what was decoded from what was recorded"
-    n = int(self.span*rate)
+    batch, n = wav.data_ptr(), int(self.span*rate)
     a = int(torch.randint(max(1, wav.shape[1]-n+1), ()))
     made, wav = made[:,a:a+n], wav[:,a:a+n]
     real = self.critics(wav)
     self.critics.requires_grad_(False)
     fake = self.critics(made)
     self.critics.requires_grad_(True)
-    self.heard = made.detach(), [v for v,_ in real]
+    self.heard[batch] = made.detach(), [v for v,_ in real]
     fooled, features = sum(F.relu(1-v).mean() for v,_ in fake)/len(fake), feature_matching(fake, real)
     loss = min(1., trainer.step/max(1, self.warmup))*(fooled + self.feature_weight*features)
     return loss, dict(adversarial=fooled.detach(), feature_matching=features.detach())
@@ -90,7 +90,9 @@ def discriminator_loss(self:AdversarialLoss,
     batch, # An `AudioBatch`
 )->tuple: # Loss, no parts
     "What the critics lower"
-    made, real = self.heard
+    if batch.wav.data_ptr() not in self.heard:
+        raise ValueError("the critics ran out of memory, or heard no such batch: lower training.batch_size")
+    made, real = self.heard.pop(batch.wav.data_ptr())
     each = [F.relu(1-r).mean() + F.relu(1+f).mean() for r,(f,_) in zip(real, self.critics(made))]
     return sum(each)/len(each), {}
 

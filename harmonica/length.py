@@ -16,15 +16,15 @@ from .batch import length_mask
 
 # %% ../nbs/28_length.ipynb #185a93f6
 class DurationPredictor(nn.Module):
-    "How many frames each symbol takes"
+    "How many frames each token takes"
     def __init__(self,
         d_model:int, # Width of the text encodings
         spk_dim:int, # Length of the speaker vector
         hidden:int=256, # Inner width
-        frames_per_symbol:float=4., # The average to start from
+        frames_per_token:float=4., # The average to start from
     ):
         super().__init__()
-        self.frames_per_symbol = frames_per_symbol
+        self.frames_per_token = frames_per_token
         self.norm, self.text, self.spk = nn.RMSNorm(d_model), nn.Linear(d_model, hidden), nn.Linear(spk_dim, hidden)
         self.conv, self.out = nn.Conv1d(hidden, hidden, 3, padding=1), nn.Linear(hidden, 1)
         nn.init.zeros_(self.out.weight)
@@ -34,28 +34,28 @@ class DurationPredictor(nn.Module):
 @patch
 def forward(self:DurationPredictor,
     x:Tensor, # Text encodings, (B,L,D)
-    text_len:Tensor, # Real symbols, (B,)
-    spk:Tensor, # Speaker vectors, (B,spk_dim)
+    text_len:Tensor, # Real tokens, (B,)
+    speaker:Tensor, # Speaker vectors, (B,spk_dim)
 )->Tensor: # Frames, positive, zero at padding, (B,L)
-    "A duration for every symbol"
+    "A duration for every token"
     real = length_mask(text_len, x.shape[1])
-    h = F.gelu(self.text(self.norm(x)) + self.spk(spk)[:,None])*real[...,None]
+    h = F.gelu(self.text(self.norm(x)) + self.spk(speaker)[:,None])*real[...,None]
     h = h + F.gelu(self.conv(h.transpose(1,2)).transpose(1,2))
     f = self.out(h)[...,0]
-    return self.frames_per_symbol*(3*torch.tanh(f/3)).exp()*real
+    return self.frames_per_token*(3*torch.tanh(f/3)).exp()*real
 
 # %% ../nbs/28_length.ipynb #f7c95eb1
 def length_loss(
-    dur:Tensor, # Predicted durations, (B,L)
+    durations:Tensor, # Predicted durations, (B,L)
     total:Tensor, # True total frames, (B,)
     true:Tensor=None, # True durations, rows of zeros where they are not known, (B,L)
-    text_len:Tensor=None, # Real symbols, (B,)
+    text_len:Tensor=None, # Real tokens, (B,)
 )->Tensor: # ()
     "Huber loss of the log ratio of totals, and of single durations where they are known"
-    loss = F.smooth_l1_loss(dur.sum(1).clamp(min=1e-3).log(), total.float().clamp(min=1).log(), beta=.2)
+    loss = F.smooth_l1_loss(durations.sum(1).clamp(min=1e-3).log(), total.float().clamp(min=1).log(), beta=.2)
     if true is None: return loss
-    real = length_mask(text_len, dur.shape[1]) & (true.sum(1) > 0)[:,None]
-    each = F.smooth_l1_loss((dur+1).log(), (true.float()+1).log(), beta=.2, reduction="none")
+    real = length_mask(text_len, durations.shape[1]) & (true.sum(1) > 0)[:,None]
+    each = F.smooth_l1_loss((durations+1).log(), (true.float()+1).log(), beta=.2, reduction="none")
     return loss + (each*real).sum()/real.sum().clamp(min=1)
 
 # %% ../nbs/28_length.ipynb #3334d1ac
@@ -67,25 +67,25 @@ def stretch(
     return durations*(total/durations.sum(1).clamp(min=1e-3))[:,None]
 
 def token_times(
-    durations:Tensor, # Frames each symbol takes, zero at padding, (B,L)
+    durations:Tensor, # Frames each token takes, zero at padding, (B,L)
     start:Tensor=0., # Frame at which the text begins, (B,) or a number
 )->Tensor: # Frames, (B,L)
-    "The moment at which each symbol is half said"
+    "The moment at which each token is half said"
     start = torch.as_tensor(start, device=durations.device, dtype=durations.dtype).reshape(-1,1)
     return start + durations.cumsum(1) - durations/2
 
 # %% ../nbs/28_length.ipynb #60c54796
 def expand_by_duration(
-    x:Tensor, # Encodings of the symbols, (B,L,D)
+    x:Tensor, # Encodings of the tokens, (B,L,D)
     durations:Tensor, # Frames each takes, zero at padding, (B,L)
     T:int, # Frames wanted
     start:Tensor=0., # Frame at which the text begins, (B,) or a number
 )->tuple: # Encoding of what sounds in each of T frames (B,T,D); how far into it 0..1, log of its duration (B,T,2)
-    "From one vector a symbol to one vector a frame; before and after the text, its first and last symbol go on"
+    "From one vector a token to one vector a frame; before and after the text, its first and last token go on"
     B, L, D = x.shape
     end, start = durations.cumsum(1), torch.as_tensor(start, device=x.device, dtype=durations.dtype).reshape(-1,1)
     t = torch.arange(T, device=x.device)+.5 - start
-    # the last symbol that takes time
+    # the last token that takes time
     last = (durations>0).int().mul(torch.arange(1, L+1, device=x.device)).amax(1, keepdim=True).sub(1).clamp(min=0)
     i = torch.searchsorted(end.contiguous(), t.expand(B,-1).contiguous(), right=True)
     i = torch.minimum(i, last)
@@ -95,11 +95,11 @@ def expand_by_duration(
 
 # %% ../nbs/28_length.ipynb #df8ed496
 class _Rate(nn.Module):
-    "One average duration for every symbol"
-    def __init__(self, frames_per_symbol=4.):
+    "One average duration for every token"
+    def __init__(self, frames_per_token=4.):
         super().__init__()
-        self.log = nn.Parameter(torch.tensor(float(frames_per_symbol)).log())
-    def forward(self, x, text_len, spk): return self.log.exp()*length_mask(text_len, x.shape[1])
+        self.log = nn.Parameter(torch.tensor(float(frames_per_token)).log())
+    def forward(self, x, text_len, speaker): return self.log.exp()*length_mask(text_len, x.shape[1])
 
 MODES = ("duration_predictor", "stop_token", "length_prompt")
 SLACK = dict(duration_predictor=(.5, 1.6), stop_token=(.2, 4.), length_prompt=(.5, 1.6)) # lo and hi of each
@@ -113,29 +113,29 @@ class LengthControl(nn.Module):
         d_model:int, # Width of the text encodings
         spk_dim:int, # Length of the speaker vector
         hidden:int=256, # Inner width of the predictor
-        frames_per_symbol:float=4., # The average to start from
+        frames_per_token:float=4., # The average to start from
         measured:bool=False, # Was it trained on measured durations? Then the estimate is what it will keep to
     ):
         super().__init__()
         if mode not in MODES:
             raise ValueError(f"length_control_mode {mode!r} is unknown: choose one of {', '.join(MODES)}")
         self.mode, self.measured = mode, measured and mode != "stop_token"
-        self.predict = (_Rate(frames_per_symbol) if mode=="stop_token" else
-                        DurationPredictor(d_model, spk_dim, hidden, frames_per_symbol))
+        self.predict = (_Rate(frames_per_token) if mode=="stop_token" else
+                        DurationPredictor(d_model, spk_dim, hidden, frames_per_token))
         if mode=="length_prompt": self.told = nn.Embedding(self.n_lengths, d_model)
 
 # %% ../nbs/28_length.ipynb #7668b82e
 @patch
 def forward(self:LengthControl,
     x:Tensor, # Text encodings, (B,L,D)
-    text_len:Tensor, # Real symbols, (B,)
-    spk:Tensor, # Speaker vectors, (B,spk_dim)
+    text_len:Tensor, # Real tokens, (B,)
+    speaker:Tensor, # Speaker vectors, (B,spk_dim)
 )->Tensor: # Frames, zero at padding, (B,L)
     "Durations by the mode's own means"
-    return self.predict(x, text_len, spk)
+    return self.predict(x, text_len, speaker)
 
 @patch
-def tell(self:LengthControl,
+def add_length(self:LengthControl,
     x:Tensor, # Text encodings, (B,L,D)
     total:Tensor, # Frames the text covers, (B,)
 )->Tensor: # (B,L,D)

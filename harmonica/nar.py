@@ -20,8 +20,8 @@ from .context import Conditioned, Context, TARGET, pack, pick
 # %% ../nbs/40_nar.ipynb #4634c6bd
 @dataclass
 class NARConfig(Sized):
-    "Everything that decides the shape of a `NAR`, and how it is trained"
-    vocab_size:Size=256 # Text tokens
+    "Sizes of a `NAR`, and how it is trained; the defaults are the full-size model of 30M parameters"
+    vocab_size:Size=256 # Text tokens, 0 is padding
     n_q:Depth=8 # Books
     n_bins:Size=1024 # Entries in each book
     d_model:Size=512 # Width
@@ -50,20 +50,19 @@ class NAR(Conditioned):
     "Fills books 1 and up, given book 0, the text and a prompt"
     middle = .5
     def __init__(self,
-        cfg:NARConfig=None, # Shape and training options (default: full size)
+        cfg:NARConfig, # Sizes
     ):
-        c = cfg or NARConfig()
-        D = c.d_model
-        super().__init__(c, c.cond_dim)
-        self.gap, self.max_prompt = c.gap, c.max_prompt
+        D = cfg.d_model
+        super().__init__(cfg, cfg.cond_dim)
+        self.gap, self.max_prompt = cfg.gap, cfg.max_prompt
         self.segment = nn.Parameter(torch.randn(3, D)*.1)  # text, prompt, target
         self.cue = nn.Linear(D+2, D, bias=False)           # the token that sounds in a frame
-        self.stage = nn.Embedding(c.n_q, c.cond_dim)
-        self.body = Transformer(D, c.n_heads, c.n_layers, c.d_ff, c.dropout, c.cond_dim, c.grad_checkpoint)
-        self.head = nn.Parameter(torch.randn(c.n_q-1, D, c.code_dim)*D**-.5) if c.tied else None
-        self.bias = nn.Parameter(torch.zeros(c.n_q-1, c.n_bins))
-        self.out = None if c.tied else nn.Parameter(torch.randn(c.n_q-1, c.n_bins, D)*.02)
-        self.stroke = nn.Linear(D, c.code_dim) if c.stroke else None
+        self.stage = nn.Embedding(cfg.n_q, cfg.cond_dim)
+        self.body = Transformer(D, cfg.n_heads, cfg.n_layers, cfg.d_ff, cfg.dropout, cfg.cond_dim, cfg.grad_checkpoint)
+        self.head = nn.Parameter(torch.randn(cfg.n_q-1, D, cfg.code_dim)*D**-.5) if cfg.tied else None
+        self.bias = nn.Parameter(torch.zeros(cfg.n_q-1, cfg.n_bins))
+        self.out = None if cfg.tied else nn.Parameter(torch.randn(cfg.n_q-1, cfg.n_bins, D)*.02)
+        self.stroke = nn.Linear(D, cfg.code_dim) if cfg.stroke else None
 
 # %% ../nbs/40_nar.ipynb #15e7b2b5
 @patch
@@ -240,13 +239,13 @@ def generate(self:NAR,
 @patch
 def book_passes(self:NAR, batch, guidance=1.):
     "A function of (book, codes so far, what to read off) that gives what the NAR says about every frame"
-    sees = self.encode(batch)
+    context = self.encode(batch)
     ask = lambda c, j, codes, out: out(self(c, codes, torch.full((len(batch),), j, device=codes.device)))
-    if guidance == 1 or batch.continues.all(): return lambda *a: ask(sees, *a)
+    if guidance == 1 or batch.continues.all(): return lambda *a: ask(context, *a)
     nobody = dict(prompt=batch.prompt[...,:0], prompt_len=0*batch.prompt_len, continues=batch.continues & False)
-    null, scale = self.encode(replace(batch, **nobody)), torch.where(batch.continues, 1., guidance)[:,None,None]
+    no_prompt, scale = self.encode(replace(batch, **nobody)), torch.where(batch.continues, 1., guidance)[:,None,None]
     def guided(*a):
-        with_it, without = ask(sees, *a), ask(null, *a)
+        with_it, without = ask(context, *a), ask(no_prompt, *a)
         return without + scale*(with_it-without)
     return guided
 

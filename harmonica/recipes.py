@@ -302,7 +302,7 @@ def _few(loader, n=4): return list(itertools.islice(iter(loader), n))
 def crops(cfg, **how)->tuple: # AudioCrops to learn from, and batches to measure on
     "Sound laid flat, as a config names it"
     d, t = cfg.data, cfg.training
-    if not d.audio_dir: _need("data.audio_dir", "a folder made by harmonica-preprocess --codec none")
+    if not d.audio_dir: _need("data.audio_dir", "a folder made by harmonica-flatten --stage codec")
     sound, calm = AudioCrops(d.audio_dir, t.batch_size, d.crop_seconds, t.seed, **how), None
     if d.audio_valid_dir and t.valid_every:
         calm = _few(AudioCrops(d.audio_valid_dir, t.batch_size, d.crop_seconds, 1, spoil=0.))
@@ -365,7 +365,7 @@ def decoder_recipe(cfg, device, start=None)->Recipe:
 # %% ../nbs/55_recipes.ipynb #6ef01831
 def speech(folders, key:str, min_frames:int=1)->SpeechStore:
     "Speech laid flat, as a config names it"
-    if not folders: _need(key, "a folder made by harmonica-preprocess --flat")
+    if not folders: _need(key, "a folder made by harmonica-flatten")
     return SpeechStore(folders if isinstance(folders, list) else [folders], min_frames)
 
 # %% ../nbs/55_recipes.ipynb #1b0430fd

@@ -17,14 +17,13 @@ from .codec import Clip, packaged_voices
 from .text import fold
 from .infer import Sampling, Voice
 
-# %% ../nbs/65_studio.ipynb #0a4f56e5
+# %% ../nbs/65_studio.ipynb #9b6c38c0
 def _widgets():
     # here: only who opens a studio needs it, and a server that speaks has no use for widgets
     try: import ipywidgets
     except ImportError: raise ImportError("the studio needs ipywidgets: pip install ipywidgets") from None
     return ipywidgets
 
-# %% ../nbs/65_studio.ipynb #9b6c38c0
 class Studio:
     "Record or upload a voice, type, listen, compare"
     def __init__(self,
@@ -79,10 +78,9 @@ def make_voices(self:Studio, w):
     self.deleter.on_click(lambda _: self.delete())
     self.keeper.on_click(lambda _: self.keep())
 
-# %% ../nbs/65_studio.ipynb #3dd070eb
+# %% ../nbs/65_studio.ipynb #4946d964
 _TEMPERATURES = [("own", "own"), *((f"{t/10:g}", t/10) for t in range(13))]
 
-# %% ../nbs/65_studio.ipynb #4946d964
 @patch
 def make_knobs(self:Studio, w, text):
     "What to say, and how"
@@ -131,10 +129,9 @@ def make_takes(self:Studio, w):
     self.remover.on_click(lambda _: self.remove())
     self.undoer.on_click(lambda _: self.undo())
 
-# %% ../nbs/65_studio.ipynb #3e8342c5
+# %% ../nbs/65_studio.ipynb #9d2a16c3
 _RECORD = (files("harmonica")/"record.js").read_text(encoding="utf8")
 
-# %% ../nbs/65_studio.ipynb #9d2a16c3
 @patch
 def _recorder(self:Studio, w):
     "A record button, and the hidden box it writes to"

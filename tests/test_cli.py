@@ -10,7 +10,7 @@ from harmonica.microcodec import MicroCodec, MicroCodecConfig
 from harmonica.nar import NAR, NARConfig
 from harmonica.text import Tokenizer
 
-COMMANDS = ("download", "preprocess", "train", "synthesize", "evaluate")
+COMMANDS = ("download", "preprocess", "flatten", "train", "synthesize", "evaluate", "compare", "doctor", "detect")
 
 def ask(capsys, f, *args):
     "exit code, stdout, stderr of a command"
@@ -62,14 +62,17 @@ def test_help(capsys, f):
     code, out, err = ask(capsys, f, "--help")
     assert code == 0 and not err and f"harmonica-{f}" in out
     assert {"download": "--root", "preprocess": "--shard", "train": "--resume", "synthesize": "--reference-text",
-        "evaluate": "--enable-gibberish"}[f] in out
+        "evaluate": "--enable-gibberish", "flatten": "--stage", "compare": "--folder", "doctor": "reference",
+        "detect": "sound"}[f] in out
+    assert f == "synthesize" or out.count("\n  --") < 20 # one job; saying is one, with many manners
 
 def test_console_script_exits_with_the_code():
     r = run("train", "--config", "mikro", text=True)
     assert r.returncode == 2 and r.stderr.count("\n") == 1 and not r.stdout and "no config 'mikro'" in r.stderr
 
 def test_bad_options(capsys):
-    for f in COMMANDS: refused(capsys, "--tekst|--help", f, *(["ljspeech"] if f=="download" else []), "--tekst", "x")
+    given = dict(download=["ljspeech"], compare=["a", "b"], doctor=["a.wav"], detect=["a.wav"])
+    for f in COMMANDS: refused(capsys, "--tekst|--help", f, *given.get(f, []), "--tekst", "x")
     refused(capsys, "--seed", "synthesize", "--text", "Hi there.", "--seed", "many")
 
 def test_download(capsys, tmp_path):
@@ -94,8 +97,9 @@ def test_preprocess_mistakes(capsys, tmp_path, home):
     for p,why in (("fast", "give numbers"), ("1", "0.5 to 2"), ("9", "0.5 to 2")):
         refused(capsys, f"{why}", "preprocess", "--dataset", home/"m.jsonl", "--codec", home/"codec.safetensors",
             "--speed-perturb", p, "--out", tmp_path/"o")
-    refused(capsys, "--speed-perturb|leave it out", "preprocess", "--dataset", home/"m.jsonl", "--codec", "none",
-        "--speed-perturb", ".9", "--out", tmp_path/"o")
+    refused(capsys, "'ar'|codec, decoder, mel or flow", "flatten", home/"m.jsonl", "--stage", "ar")
+    refused(capsys, "--aligner none", "flatten", home/"m.jsonl", "--stage", "decoder", "--aligner", "none", "--out",
+        tmp_path/"o")
 
 def test_wordless_speech_is_for_the_nar(capsys, tmp_path, home):
     rows = [json.loads(l) for l in open(home/"m.jsonl")]
@@ -299,11 +303,27 @@ def test_is_it_synthetic(capsys, tmp_path):
     from harmonica.watermark import Watermark, weights_file
     if weights_file() is None: pytest.skip("resemble-perth is not installed")
     Watermark().mark(Clip.load(packaged_voice()).to(24000)).save(tmp_path/"a.mp3")
-    code, out, err = ask(capsys, "evaluate", "--is-synthetic", tmp_path/"a.mp3")
+    code, out, err = ask(capsys, "detect", tmp_path/"a.mp3")
     assert code == 0 and "marked as synthetic" in out and "synthetic speech by Harmonica" in out, err
     code, out, err = ask(capsys, "evaluate", "--is-synthetic", packaged_voice())
     assert code == 1 and "no mark" in out, err
-    refused(capsys, "does not exist", "evaluate", "--is-synthetic", tmp_path/"none.wav")
+    assert ask(capsys, "detect", packaged_voice())[:2] == (code, out) # what was an option is a command by now
+    refused(capsys, "does not exist", "detect", tmp_path/"none.wav")
+
+def test_two_systems_compared(capsys, tmp_path):
+    for name,db in (("loud", 0), ("quiet", -30)):
+        (tmp_path/name).mkdir()
+        c = Clip.load(packaged_voice()).cut(0, 2)
+        for i in range(3): Clip(c.samples*10**((db-i)/20), c.rate).save(tmp_path/name/f"{i}.wav")
+        (tmp_path/f"{name}.jsonl").write_text("".join(json.dumps(dict(id=str(i), wav=f"{name}/{i}.wav",
+            prompt=str(packaged_voice())))+"\n" for i in range(3)))
+        assert ask(capsys, "evaluate", "--wavs", tmp_path/f"{name}.jsonl", "--scores", "", "--folder",
+            tmp_path/f"{name}-judged", "--output", tmp_path/f"{name}-judged/results.json")[0] == 0
+    code, out, err = ask(capsys, "compare", tmp_path/"loud-judged", tmp_path/"quiet-judged", "--folder",
+        tmp_path/"both")
+    assert code == 0 and "difference" in out, err
+    assert {"report.html", "listen.html"} == {p.name for p in (tmp_path/"both").iterdir()}
+    refused(capsys, "no results", "compare", tmp_path/"none", tmp_path/"quiet-judged", "--folder", tmp_path/"both")
 
 def test_evaluate_mistakes(capsys, tmp_path):
     refused(capsys, "--testset", "evaluate")
@@ -356,13 +376,12 @@ def test_the_pipeline(capsys, tmp_path, home):
     assert code == 0 and json.loads((tmp_path/"r.json").read_text())["items"][0]["seconds"] > 0, err
 
 def test_sound_laid_flat(capsys, tmp_path, home):
-    code, out, err = ask(capsys, "preprocess", "--dataset", home/"m.jsonl", "--codec", "none", "--out",
-        tmp_path/"sound")
+    code, out, err = ask(capsys, "flatten", home/"m.jsonl", "--stage", "codec", "--out", tmp_path/"sound")
     assert code == 0 and len((tmp_path/"sound/index.jsonl").read_text().splitlines()) == 6, err
     (tmp_path/"f").mkdir()
     Clip.load(home/"clips/0.wav").save(tmp_path/"f/a.wav")
     (tmp_path/"f/a.txt").write_text("the sea")
-    code, out, err = ask(capsys, "preprocess", "--dataset", "folder", "--root", tmp_path/"f", "--codec", "none",
+    code, out, err = ask(capsys, "flatten", "--dataset", "folder", "--root", tmp_path/"f", "--stage", "codec",
         "--out", tmp_path/"sound2")
     assert code == 0 and len((tmp_path/"sound2/index.jsonl").read_text().splitlines()) == 1, err
 
@@ -374,9 +393,8 @@ def test_sound_is_painted_and_a_decoder_learns_from_it(capsys, tmp_path, home):
     me.save(tmp_path/"b.wav")
     (tmp_path/"m.jsonl").write_text("".join(json.dumps(dict(audio=f"{n}.wav", text=t, speaker="reader"))+"\n"
         for n,t in (("a", text), ("b", text), ("b", "something else"))))
-    code, out, err = ask(capsys, "preprocess", "--dataset", tmp_path/"m.jsonl", "--nar", "packaged", "--out",
-        tmp_path/"painted")
-    assert code == 0 and "painted" in out, err
+    code, out, err = ask(capsys, "flatten", tmp_path/"m.jsonl", "--stage", "decoder", "--out", tmp_path/"painted")
+    assert code == 0 and "3 utterances laid flat" in out, err
     rows = [json.loads(l) for l in open(tmp_path/"painted/index.jsonl")]
     # no prompt for the first, another text for the third
     assert ["painted" in r for r in rows] == [False, True, False]
@@ -386,8 +404,8 @@ def test_sound_is_painted_and_a_decoder_learns_from_it(capsys, tmp_path, home):
     part = b.nar_latents.isnan().any((1,2))
     assert b.nar_latents.shape == (6, 64, 64) and torch.equal(whole, part) and not whole.all()
     save_model(tmp_path/"bold.safetensors", load_model(packaged_weights("nar"), kind="nar"), bits=8, guidance=2.)
-    assert ask(capsys, "preprocess", "--dataset", tmp_path/"m.jsonl", "--nar", tmp_path/"bold.safetensors", "--out",
-        tmp_path/"bold")[0] == 0
+    assert ask(capsys, "flatten", tmp_path/"m.jsonl", "--stage", "decoder", "--nar", tmp_path/"bold.safetensors",
+        "--out", tmp_path/"bold")[0] == 0
     # as bold as it will be when it speaks
     assert (tmp_path/"bold/painted.f16").read_bytes() != (tmp_path/"painted/painted.f16").read_bytes()
     code, out, err = ask(capsys, "train", "--config", "micro", "--stage", "decoder", "--init",
@@ -398,8 +416,8 @@ def test_sound_is_painted_and_a_decoder_learns_from_it(capsys, tmp_path, home):
     log = [json.loads(l) for l in open(tmp_path/"run/log.jsonl")]
     assert sum("critic_loss" in r for r in log) == 2
     assert all(np.isfinite([r["critic_loss"], r["critic_grad_norm"]]).all() for r in log if "critic_loss" in r)
-    refused(capsys, "another codec", "preprocess", "--dataset", tmp_path/"m.jsonl", "--nar", home/"nar.safetensors",
-        "--out", tmp_path/"x")
+    refused(capsys, "another codec", "flatten", tmp_path/"m.jsonl", "--stage", "decoder", "--nar",
+        home/"nar.safetensors", "--out", tmp_path/"x")
 
 def test_ctrl_c(capsys, monkeypatch, tmp_path):
     def stopped(*a, **k):
@@ -410,10 +428,11 @@ def test_ctrl_c(capsys, monkeypatch, tmp_path):
     assert code == 130 and "--resume" in err and err.count("\n") == 1
 
 def test_doctor(capsys, tmp_path):
-    code, out, err = ask(capsys, "evaluate", "--doctor", packaged_voice())
+    code, out, err = ask(capsys, "doctor", packaged_voice())
     assert code == 0 and out, err
+    assert ask(capsys, "evaluate", "--doctor", packaged_voice()) == (code, out, err)
     Clip.load(packaged_voice()).cut(0, .3).save(tmp_path/"short.wav")
-    code, out, err = ask(capsys, "evaluate", "--doctor", tmp_path/"short.wav")
+    code, out, err = ask(capsys, "doctor", tmp_path/"short.wav")
     assert code == 0 and out.startswith("! "), out
 
 def test_words_said_as_the_user_wishes(capsys, tmp_path):

@@ -51,9 +51,9 @@ def test_bounds(mode):
 def test_only_length_prompt_tells():
     for mode in MODES:
         lc = LengthControl(mode, 16, 4, 8)
-        same = torch.equal(lc.tell(x, torch.tensor([10,100,1000])), x)
+        same = torch.equal(lc.add_length(x, torch.tensor([10,100,1000])), x)
         assert same == (mode != "length_prompt")
-    assert lc.tell(x, torch.tensor([0., 1e9, 5.])).isfinite().all()
+    assert lc.add_length(x, torch.tensor([0., 1e9, 5.])).isfinite().all()
 
 def test_unknown_mode():
     with pytest.raises(ValueError, match="stop_token"): LengthControl("magic", 16, 4)

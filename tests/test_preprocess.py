@@ -218,7 +218,8 @@ def test_what_lies_in_parquet_is_laid_flat_too(tmp_path, capsys):
     import pyarrow.parquet as pq
     sounds = [dict(bytes=tone(tmp_path/f"{i}.wav", 1.+.2*i).read_bytes(), path=f"{i}.wav") for i in range(3)]
     pq.write_table(pa.table(dict(audio=sounds, text=["one"]*3, speaker_id=["a", "b", "a"])), tmp_path/"x.parquet")
-    code, out, err = ask(capsys, tmp_path/"x.parquet", "--codec", "none", "--aligner", "none", "--out", tmp_path/"flat")
+    code, out, err = ask(capsys, tmp_path/"x.parquet", "--stage", "codec", "--aligner", "none", "--out",
+        tmp_path/"flat", f="flatten")
     assert code == 0, err
     rows = [json.loads(l) for l in (tmp_path/"flat/index.jsonl").read_text().splitlines()]
     assert [r["speaker"] for r in rows] == ["x-a", "x-b", "x-a"] and all(r["frames"] > 40 for r in rows)
@@ -284,7 +285,7 @@ def test_a_folder_is_enough_and_a_dry_run_writes_nothing(tmp_path, capsys):
     assert code == 0 and ": folder" in out and "2: no text" in out and "2 usable" in out and "train 2" in out
     assert [p.name for p in tmp_path.iterdir()] == ["me"]
     code, out, err = ask(capsys, tmp_path/"me", "--device", "cpu")
-    assert code == 0 and "2 made" in out and "1 rejected" in out and "train 2" in out and "--report" in out and (
+    assert code == 0 and "2 made" in out and "1 rejected" in out and "train 2" in out and "harmonica-page" in out and (
         tmp_path/"me-codes/card.json").exists(), err
 
 

@@ -53,6 +53,10 @@ def test_seed_keys_and_defaults():
         t.duration_loss_weight) == ("linear", 1., .3, .1)
     assert (c.inference.temperature, c.inference.top_k, c.inference.top_p) == (.8, 50, .95)
     assert {"dataset", "hf_dataset", "cache_dir"} <= {f.name for f in dataclasses.fields(c.data)}
+    # the AR's own was overruled by it, always; configs of older runs still name it
+    with pytest.warns(UserWarning, match="set training.duration_loss_weight"):
+        older = load_config("config", ["model.ar.duration_loss_weight=.5"])
+    assert older == c and "duration_loss_weight" not in dataclasses.asdict(older.model.ar)
 
 def test_every_packaged_config_loads_for_every_stage():
     assert {"config", "baseline", "vctk_stream", "libritts", "micro", "smoke"} <= set(configs())
@@ -322,7 +326,21 @@ def test_crops_longer_than_every_clip_are_refused(tmp_path):
     "In words, when the folder is opened: nothing could ever be drawn"
     from harmonica.crops import AudioCrops, prepare_audio
     hum = Clip(.1*np.sin(np.arange(24000)/20), 24000)
-    flat = prepare_audio([dict(audio=hum, speaker="me")], tmp_path/"flat", progress=False)
+    flat = tmp_path/"flat"
+    assert prepare_audio([dict(audio=hum, speaker="me")], flat, progress=False) == dict(made=1, rejected=0)
     with pytest.raises(ValueError, match="holds 30 s, the longest is of .* s: give longer clips, or shorter crops"):
         AudioCrops(flat, 2, 30.)
     assert next(iter(AudioCrops(flat, 2, .4))).wav.shape == (2, 9600)
+
+def test_laying_flat_anew_and_being_stopped_leaves_what_was_there(tmp_path):
+    "The samples of the new with the index of the old would be another recording under every name"
+    from harmonica.crops import AudioCrops, prepare_audio
+    hum = [Clip((.1*np.sin(np.arange(24000)/k)).astype(np.float32), 24000) for k in (20, 9)]
+    prepare_audio([dict(audio=hum[0], speaker="me")], tmp_path, progress=False)
+    before, files = AudioCrops(tmp_path, 2, .4)[0].wav, sorted(p.name for p in tmp_path.iterdir())
+    def stopped():
+        yield dict(audio=hum[1], speaker="you")
+        raise KeyboardInterrupt
+    with pytest.raises(KeyboardInterrupt): prepare_audio(stopped(), tmp_path, progress=False)
+    assert torch.equal(AudioCrops(tmp_path, 2, .4)[0].wav, before)
+    assert sorted(p.name for p in tmp_path.iterdir()) == files
