@@ -378,7 +378,7 @@ def _judged(rows, bench, models, speak, folder, name, seed):
     return codec_report(codec, rows, folder, J, tidy=True, seed=seed)
 
 # %% ../nbs/80_cli.ipynb #80000016
-@command(doctor=doctor, is_synthetic=detect)
+@command
 def evaluate(
     testset:str=None,              # Rows to speak and judge (.jsonl, several with commas): text, and prompt where known
     wavs:str=None,                 # Rows to judge as they are: wav, and where known text, prompt, truth; any system's
@@ -407,6 +407,8 @@ def evaluate(
     report.save_json(out)
     print(report)
     print(f"{out}: {len(report.items)} clips judged")
+
+evaluate.moved.update(doctor=doctor, is_synthetic=detect)
 
 # %% ../nbs/80_cli.ipynb #d794593c
 @command

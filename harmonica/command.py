@@ -104,15 +104,13 @@ def _warned(prog):
 
 # %% ../nbs/78_command.ipynb #78000013
 def command(
-    f=None,  # Function to call with the parsed arguments
-    **moved, # An option that is a command of its own by now, still heard under its old name: option -> command
+    f # Function to call with the parsed arguments
 ):
     "Decorator: `f` as a console command, called with arguments or those of the process; returns the exit code"
-    if f is None: return lambda f: command(f, **moved)
     @wraps(f)
     def _run(argv=None):
         argv = sys.argv[1:] if argv is None else argv
-        for k,other in moved.items():
+        for k,other in _run.moved.items():
             if (option := _flag(k)) in argv: return other([a for a in argv if a != option])
         prog = f"harmonica-{f.__name__.replace('_', '-')}"
         with _signals() as came, _warned(prog):
@@ -123,6 +121,7 @@ def command(
                 if os.environ.get("HARMONICA_TRACE") or not isinstance(e, (ValueError, ImportError, OSError)): raise
                 _complain(prog, _reason(e))
                 return 2
+    _run.moved = {} # option -> the command that it is by now
     return _run
 
 # %% ../nbs/78_command.ipynb #2264abd6
