@@ -31,7 +31,6 @@ class Limits:
     ahead:float = 30.          # Seconds of speech made ahead of a listener
     abreast:int = 8            # Requests that are spoken side by side
 
-# %% ../nbs/85_serve.ipynb #2caaef9a
 class Busy(ValueError): "Too many requests at once"
 
 # %% ../nbs/85_serve.ipynb #fcd8ee46
@@ -146,12 +145,11 @@ def close(self:Worker):
         self.more.notify_all()
     for t in self.threads: t.join(5)
 
-# %% ../nbs/85_serve.ipynb #2581f8ea
+# %% ../nbs/85_serve.ipynb #aeb8c85e
 class _Order:
     "Lines that one thread waits for"
     def __init__(self, lines): self.lines, self.clips, self.error, self.made, self.passed = lines, None, None, False, 0
 
-# %% ../nbs/85_serve.ipynb #aeb8c85e
 class Chorus:
     "Speaks the lines of many threads together"
     def __init__(self,
@@ -212,10 +210,9 @@ def serve(self:Chorus, orders:list):
             for o in orders: self.serve([o])
         else: orders[0].error, orders[0].made = e, True
 
-# %% ../nbs/85_serve.ipynb #d223fdb3
+# %% ../nbs/85_serve.ipynb #00895b3c
 NAME = re.compile(r"[a-z0-9][a-z0-9_-]{0,39}")
 
-# %% ../nbs/85_serve.ipynb #00895b3c
 class Voices:
     "Voices by name"
     def __init__(self,
@@ -286,13 +283,6 @@ def remove(self:Voices, name):
     self.heard.pop(name, None)
     for end in (".json", ".voice") if self.folder else (): (self.folder/f"{name}{end}").unlink(missing_ok=True)
 
-# %% ../nbs/85_serve.ipynb #8cfd94e4
-FORMATS = dict(mp3="audio/mpeg", wav="audio/wav", opus="audio/ogg", flac="audio/flac", pcm="audio/pcm")
-NAMESAKES = dict(                                                      # who answers to the names of OpenAI's voices
-    alloy="ruth", ash="basil", ballad="hugo", cedar="otto", coral="fern", echo="ivo", fable="silas", marin="iris",
-    nova="ada", onyx="otis", sage="hazel", shimmer="nell", verse="reader")
-FIELDS = "model input voice response_format speed stream_format instructions seed temperature".split()
-
 # %% ../nbs/85_serve.ipynb #e1116c16
 class Refused(Exception):
     "An answer that is no speech"
@@ -301,6 +291,12 @@ class Refused(Exception):
         self.status, self.param = status, param
 
 # %% ../nbs/85_serve.ipynb #61075716
+FORMATS = dict(mp3="audio/mpeg", wav="audio/wav", opus="audio/ogg", flac="audio/flac", pcm="audio/pcm")
+NAMESAKES = dict(                                                      # who answers to the names of OpenAI's voices
+    alloy="ruth", ash="basil", ballad="hugo", cedar="otto", coral="fern", echo="ivo", fable="silas", marin="iris",
+    nova="ada", onyx="otis", sage="hazel", shimmer="nell", verse="reader")
+FIELDS = "model input voice response_format speed stream_format instructions seed temperature".split()
+
 def checked(
     d, # What came as JSON
     limits:Limits,
@@ -322,11 +318,6 @@ def checked(
         if v not in list(there): raise Refused(400, f"{key} {v!r}: choose one of {', '.join(there)}", key)
     how = {k: d[k] for k in ("speed", "seed", "temperature") if d.get(k) is not None}
     return dict(text=text, voice=voice, kind=kind, sse=sse == "sse", how=how)
-
-# %% ../nbs/85_serve.ipynb #89405561
-_PAGE = (files("harmonica")/"serve.html").read_text(encoding="utf8")
-_POLICY = ("default-src 'self'; script-src 'unsafe-inline'; style-src 'unsafe-inline'; "
-           "media-src blob:; frame-ancestors 'none'")
 
 # %% ../nbs/85_serve.ipynb #c1e57bdd
 def server_packages():
@@ -450,6 +441,14 @@ async def list_voices(self:Server, request):
     admit(request, self.token)
     return JSONResponse(dict(voices=list(self.voices.facts.values())))
 
+@patch
+async def remove_voice(self:Server, request):
+    "DELETE /v1/voices/{name}"
+    from starlette.responses import JSONResponse
+    admit(request, self.token)
+    self.voices.remove(request.path_params["name"])
+    return JSONResponse(dict(removed=request.path_params["name"]))
+
 # %% ../nbs/85_serve.ipynb #e3db71b1
 @patch
 async def add_voice(self:Server, request):
@@ -464,16 +463,7 @@ async def add_voice(self:Server, request):
     self.voices.check(name, consent)
     return JSONResponse(await self.once(self.voices.add, name, data, consent, text), 201)
 
-# %% ../nbs/85_serve.ipynb #5f5fa4ba
-@patch
-async def remove_voice(self:Server, request):
-    "DELETE /v1/voices/{name}"
-    from starlette.responses import JSONResponse
-    admit(request, self.token)
-    self.voices.remove(request.path_params["name"])
-    return JSONResponse(dict(removed=request.path_params["name"]))
-
-# %% ../nbs/85_serve.ipynb #f39a313b
+# %% ../nbs/85_serve.ipynb #6523b4e6
 @patch
 async def models(self:Server, request):
     "GET /v1/models"
@@ -482,7 +472,6 @@ async def models(self:Server, request):
     one = dict(id="harmonica", object="model", created=0, owned_by="harmonica")
     return JSONResponse(dict(object="list", data=[one]))
 
-# %% ../nbs/85_serve.ipynb #6523b4e6
 @patch
 async def health(self:Server, request):
     "GET /health"
@@ -491,7 +480,6 @@ async def health(self:Server, request):
     state = dict(status="ok" if well else "dead", version=__version__, jobs=self.worker.open_jobs())
     return JSONResponse(state, 200 if well else 503)
 
-# %% ../nbs/85_serve.ipynb #5e79cbff
 @patch
 async def metrics(self:Server, request):
     "GET /metrics"
@@ -500,16 +488,19 @@ async def metrics(self:Server, request):
     return Response(self.meters.text(), media_type="text/plain; version=0.0.4")
 
 # %% ../nbs/85_serve.ipynb #47674e41
+_PAGE = (files("harmonica")/"serve.html").read_text(encoding="utf8")
+_POLICY = ("default-src 'self'; script-src 'unsafe-inline'; style-src 'unsafe-inline'; "
+           "media-src blob:; frame-ancestors 'none'")
+
 @patch
 async def page(self:Server, request):
     "GET /"
     from starlette.responses import HTMLResponse
     return HTMLResponse(_PAGE, headers={"Content-Security-Policy":_POLICY})
 
-# %% ../nbs/85_serve.ipynb #41b63caf
+# %% ../nbs/85_serve.ipynb #fa414457
 _STATUS = {Busy: 429, TimeoutError: 504, ValueError: 400, KeyError: 404, Exception: 500}
 
-# %% ../nbs/85_serve.ipynb #fa414457
 @patch
 async def trouble(self:Server, request, e):
     "The answer to an exception"
