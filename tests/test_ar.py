@@ -1,7 +1,7 @@
 "AR: layout, masks, loss, generation"
 import pytest, torch, torch.nn.functional as F
 from dataclasses import replace
-from harmonica.ar import AR, ARConfig, n_steps
+from harmonica.ar import AR, ARConfig, StepStack, n_steps
 from harmonica.batch import Batch, length_mask
 from harmonica.length import length_loss
 
@@ -309,6 +309,22 @@ def test_rows_have_dice_of_their_own(best_of):
     for i in range(4): assert torch.equal(many[i], m.generate(b[i:i+1], best_of, generator=dice(i))[0][0])
     two, _ = m.generate(b[:2], best_of, generator=[dice(0), dice(1)])
     assert all(torch.equal(x, y) for x,y in zip(two, many))
+
+@pytest.mark.parametrize("best_of,group", [(1,2), (1,1), (2,2)])
+def test_who_has_stopped_costs_no_more_steps(best_of, group, monkeypatch):
+    "And those who go on say what they say alone"
+    m, b, rows = model(group), ask(batch()), []
+    bounds = torch.tensor([4, 12, 24, 16]).repeat_interleave(best_of)
+    monkeypatch.setattr(AR, "frame_bounds", lambda self, context, *a: (bounds[:len(context.x)*best_of],)*2)
+    step = StepStack.step
+    monkeypatch.setattr(StepStack, "step", lambda self, x, *a: (rows.append(len(x)), step(self, x, *a))[1])
+    many, _ = m.generate(b, best_of, generator=[dice(i) for i in range(4)])
+    assert [len(c) for c in many] == [4, 12, 24, 16]
+    n = best_of
+    assert rows == [4*n]*(4//group) + [3*n]*(8//group) + [2*n]*(4//group) + [n]*(8//group-1)
+    for i in range(4):
+        bounds = torch.tensor([4, 12, 24, 16])[i].repeat(best_of)
+        assert torch.equal(many[i], m.generate(b[i:i+1], best_of, generator=[dice(i)])[0][0])
 
 def test_reading_end_to_end_is_reading_in_a_padded_batch(monkeypatch):
     "On a processor that has neither bytes nor bfloat16, `int8` reads the same hidden state, keys and values"
