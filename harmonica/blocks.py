@@ -6,7 +6,7 @@ Docs: https://harmonica-tts.github.io/harmonica/blocks.html.md"""
 
 # %% auto #0
 __all__ = ['angles', 'rotate', 'KVCache', 'Attention', 'Block', 'steer', 'Transformer', 'evaluating', 'prefix_mask',
-           'quick_halves', 'PackedStack', 'laid_out', 'CodeEmbedding', 'TextEncoder']
+           'quick_halves', 'two_products', 'PackedStack', 'laid_out', 'CodeEmbedding', 'TextEncoder']
 
 # %% ../nbs/25_blocks.ipynb #bfbeb055
 import weakref
@@ -250,12 +250,22 @@ def quick_halves(
     can = lambda name: getattr(torch.cpu, name, bool)()
     return torch.device(device).type == "cpu" and (can("_is_avx512_bf16_supported") or can("_is_amx_tile_supported"))
 
+# %% ../nbs/25_blocks.ipynb #twoprod1
+def two_products(
+    q:Tensor, k:Tensor, v:Tensor, # (1,H,N,dim), and (1,H,S,dim) for those that are looked at
+)->Tensor: # (1,H,N,dim)
+    "Attention, a few heads at a time, so that all that lies between the two products stays in the processor's cache"
+    some, q = max(1, 2**19//max(1, q.shape[2]*k.shape[2])), q*q.shape[-1]**-.5
+    parts = zip(*(o[0].split(some) for o in (q, k, v)))
+    return torch.cat([torch.bmm(torch.bmm(a, b.mT).softmax(-1), c) for a,b,c in parts])[None]
+
 # %% ../nbs/25_blocks.ipynb #5ac4d003
 class PackedStack:
     "A `Transformer` without gradients, for rows of any length that lie end to end"
     def __init__(self,
         body:Transformer, # Its numbers are taken as they are now
         half:bool=False, # Multiply in bfloat16, where the processor has instructions for it
+        quick:bool=False, # ... and attend by bare products, too
     ):
         norm, D = body.norm.weight.detach(), body.d_model
         self.kind = torch.bfloat16 if half and quick_halves(norm.device) else norm.dtype
@@ -265,6 +275,7 @@ class PackedStack:
         adas = [m.ada for m in (*body.blocks, body) if m.ada is not None]
         self.ada = [torch.cat([getattr(a, k).detach() for a in adas]) for k in ("weight", "bias")] if adas else None
         self.n_heads, self.dim = body.n_heads, D//body.n_heads
+        self.look = two_products if quick and self.kind == torch.bfloat16 else F.scaled_dot_product_attention
 
 # %% ../nbs/25_blocks.ipynb #5ac4d004
 @patch
@@ -301,7 +312,7 @@ def attend(self:PackedStack,
     found = []
     for r,(q1,k1,v1) in enumerate(zip(*(o.split(n, 1) for o in (q, k, v)))):
         if before is not None: k1, v1 = (torch.cat([b, o], 1) for b,o in zip(before[r], (k1, v1)))
-        found.append(F.scaled_dot_product_attention(q1[None], k1[None], v1[None])[0])
+        found.append(self.look(q1[None], k1[None], v1[None])[0])
     return torch.cat(found, 1).transpose(0, 1).flatten(1)
 
 @patch

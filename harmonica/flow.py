@@ -256,7 +256,7 @@ class FlowStack(PackedStack):
         flow:FlowNAR, # Its numbers are taken as they are now
         half:bool=False, # As in `PackedStack`
     ):
-        super().__init__(flow.body, half)
+        super().__init__(flow.body, half, quick=True)
         self.nobody = flow.hear(flow.size.new_zeros(0, flow.cfg.latent_dim), self)
 
 @patch

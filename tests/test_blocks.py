@@ -1,7 +1,8 @@
 "Blocks: masks, positions, cache, embeddings"
-import pytest, torch
+import pytest, torch, torch.nn.functional as F
 from harmonica.batch import length_mask
-from harmonica.blocks import CodeEmbedding, KVCache, PackedStack, TextEncoder, Transformer, laid_out, prefix_mask
+from harmonica.blocks import (CodeEmbedding, KVCache, PackedStack, TextEncoder, Transformer, laid_out, prefix_mask,
+    two_products)
 
 def close(a, b, eps=1e-4): assert torch.allclose(a, b, atol=eps, rtol=0), (a-b).abs().max()
 
@@ -142,9 +143,15 @@ def test_rows_end_to_end_say_what_padded_ones_say(cond_dim):
     x, pos, real = torch.randn(2, 12, 32), torch.arange(12.)[None]-torch.tensor([[3.], [7.]]), length_mask(n, 12)
     cond = torch.randn(2, 16) if cond_dim else None
     with torch.no_grad(): padded = tf(x, real[:,None,None], pos, cond=cond)[real]
-    for half, eps in ((False, 1e-4), (True, .1)):
-        packed = PackedStack(tf, half)
+    for half, quick, eps in ((False, False, 1e-4), (True, False, .1), (True, True, .1)):
+        packed = PackedStack(tf, half, quick)
         close(packed(x[real], n.tolist(), packed.rope(pos[real]), cond), padded, eps)
+
+@pytest.mark.parametrize("N,S", [(1, 3), (7, 40), (130, 380), (400, 700), (0, 5), (800, 1000)])
+def test_two_products_are_attention(N, S):
+    "However many heads go at a time"
+    q, k, v = (torch.randn(1, 4, n, 64, generator=torch.Generator().manual_seed(n)) for n in (N, S, S))
+    close(two_products(q, k, v), F.scaled_dot_product_attention(q, k, v), 1e-5)
 
 def test_what_stands_before_a_row_is_seen_as_if_it_were_part_of_it(tf):
     packed, x, kept = PackedStack(tf), torch.randn(9, 32), []
