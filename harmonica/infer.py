@@ -53,10 +53,9 @@ class Prompt:
     agreed:str=None # When, UTC
     correction:Correction=field(default_factory=Correction) # The models' too: measured by `Voice`, in no file
 
-# %% ../nbs/60_infer.ipynb #8c05359c
+# %% ../nbs/60_infer.ipynb #17dc9da1
 NO_CONSENT = "no consent is recorded in its file: use it only if its owner agreed"
 
-# %% ../nbs/60_infer.ipynb #17dc9da1
 @patch
 def save(self:Prompt,
     path, # Best ends in .voice
@@ -190,10 +189,9 @@ def sampling_of(
         if k not in known: raise ValueError(f"{k} is no option of speaking: there are {', '.join(known)}")
     return Sampling(**options)
 
-# %% ../nbs/60_infer.ipynb #6222988f
+# %% ../nbs/60_infer.ipynb #8ec74a20
 PROMPT_SECONDS, MAX_SECONDS = 10., 20.   # the longest prompt and utterance in training, where a model does not say
 
-# %% ../nbs/60_infer.ipynb #8ec74a20
 def trained_tokenizer(
     model, # AR or NAR, with `.info`
 )->Tokenizer:
@@ -606,16 +604,12 @@ def sounds(
             fine += paint(voices[s], Batch.stack(asked[s]), codes0[s], durations[s], seeds[s])
     return [v.decode(what) for v,(_,what) in zip(voices, fine)]
 
-# %% ../nbs/60_infer.ipynb #0687e00a
-WORST_FIT = -2.   # mean log-probability of a frame, by the aligner: -.3 to -1.2 where all is well
-
-# %% ../nbs/60_infer.ipynb #7e31a3d9
+# %% ../nbs/60_infer.ipynb #f039b32d
 def longest(same)->int: # Frames
     "The longest run of True"
     edges = np.flatnonzero(np.diff(np.r_[0, np.asarray(same, dtype=np.int8), 0]))
     return int((edges[1::2]-edges[::2]).max(initial=0))
 
-# %% ../nbs/60_infer.ipynb #f039b32d
 def sound_fault(
     clip:Clip, # One sentence
     text:str, # Normalized
@@ -643,6 +637,8 @@ def code_fault(
         if longest(c[period:] == c[:-period]) >= max(second, 3*period): return "it turns in circles"
 
 # %% ../nbs/60_infer.ipynb #16514067
+WORST_FIT = -2.   # mean log-probability of a frame, by the aligner: -.3 to -1.2 where all is well
+
 @patch
 def fault(self:Voice,
     line:Line, # What was to be said
@@ -656,10 +652,9 @@ def fault(self:Voice,
     except ValueError: return "it is too short for its words"
     return None if score >= WORST_FIT else "its words are not found in it"
 
-# %% ../nbs/60_infer.ipynb #4b05fbe0
+# %% ../nbs/60_infer.ipynb #d2e1b5df
 ABREAST = 8   # rows of a batch: more gain little on a CPU
 
-# %% ../nbs/60_infer.ipynb #d2e1b5df
 def batches(
     lines:list,
 )->list: # Lists of numbers of lines
@@ -673,6 +668,7 @@ def batches(
         out += [group[k:k+n] for k in range(0, len(group), n)]
     return out
 
+# %% ../nbs/60_infer.ipynb #517f3c0f
 @one_thread()
 def speak_lines(
     lines:list, # `Line`s in any order; their voices share a codec
@@ -692,11 +688,10 @@ def speak_lines(
         for i,clip in zip(again, once_more): clips[i] = clip
     return clips
 
-# %% ../nbs/60_infer.ipynb #0222ae49
+# %% ../nbs/60_infer.ipynb #2b8e93b6
 CHARS_PER_SECOND = 12   # of slow speech: what is cut to this fits the time there is
 PAUSES = {".":.25, "!":.25, "?":.25, ";":.15, ":":.15, ",":.1, "–":.1, "\n":.7}   # seconds
 
-# %% ../nbs/60_infer.ipynb #2b8e93b6
 @patch
 def pieces(self:Voice,
     text:str, # As written, any length
