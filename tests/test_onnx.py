@@ -42,6 +42,14 @@ def ids(voice, text):
     sentence, = voice.pieces(text)
     return sentence, voice.request(sentence)
 
+@pytest.mark.parametrize("text", ["Chapter One", "Hello. Really? And on", "and so he went on and on without a stop "*20])
+def test_the_example_cuts_and_ends_sentences_as_a_voice_does(text):
+    v = Voice.load(device="cpu")
+    about = dict(v.tokenizer.to_dict(), most_chars=max(map(len, v.pieces("on and on "*99))))
+    said = speak.tokens(text, about)
+    assert [s["text"] for s in said] == v.pieces(text)
+    assert [s["ids"] for s in said] == [v.tokenizer.encode(s, normalized=True, edges=True) for s in v.pieces(text)]
+
 # -- the graphs, each at two lengths
 
 @pytest.mark.parametrize("text,frames", [(SENTENCES[0], 101), (SENTENCES[1], 250)])
