@@ -352,7 +352,7 @@ def guided(self:FlowNAR,
 # %% ../nbs/41_flow.ipynb #d7e10002
 # Nearest: share of the way to the prompt's nearest frames, 0 to 1. Sharpen: 0 leaves changes as they are, 1 doubles
 # how far a frame stands out from the mean of three. Widen: of the finest number, by which share it is made larger
-REFINING = dict(nearest=.5, sharpen=1.1, widen=.35)
+REFINING = dict(nearest=.35, sharpen=1.1, widen=.35)
 
 def running_mean(
     x:Tensor, # (T,D)
