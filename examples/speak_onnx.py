@@ -75,7 +75,7 @@ def running_mean(x, n):
     "Of n rows, as many before as after"
     return windows(np.pad(x, ((n//2, n//2), (0, 0)), "edge"), n).mean(-1)
 
-def refine(z, prompt, nearest, sharpen, widen, size, **_):
+def refine(z, prompt, size, nearest=0., sharpen=0., widen=0., **_):
     "Painted latents, nearer to the four frames of the prompt that are most alike, quicker and wider: see 41_flow"
     n, y = len(size)-4, z.copy()
     weight = np.array([*size[:n], .3, .3, 1.5, 1.5], np.float32)
