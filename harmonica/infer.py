@@ -697,7 +697,7 @@ def pieces(self:Voice,
     text:str, # As written, any length
 )->list: # Normalized sentences; one that ends a paragraph, but the last, ends in a newline
     "What is spoken in one go"
-    n = int(min(15., self.room()*.75)*CHARS_PER_SECOND)
+    n = int(min(15., self.room()*.75)*CHARS_PER_SECOND)-1   # and a mark at the end
     said = [normalize(text, self.lexicon)]
     if re.search(r"\S\s*\n\s*\n\s*\S", text):
         paragraphs = [p for p in re.split(r"\n\s*\n", text) if any(c.isascii() and c.isalnum() for c in p)]
