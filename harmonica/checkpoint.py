@@ -76,6 +76,7 @@ class ModelInfo(TypedDict, total=False):
     n_books:int|None # Books that a NAR fills well; unsaid, all
     guidance:float # How far a NAR goes towards the prompt; unsaid, 1
     painting:dict[str, float] # Steps, guidance and temperature of a flow
+    refining:dict[str, float] # What is done with the latents that it painted
     config:str # Name of the config it was trained with
     seed:int # Of its training
     steps:int # Updates of its training

@@ -21,7 +21,7 @@ from .checkpoint import dequantize_int8, quantize_int8
 from .context import Context
 from .files import write_safely, write_text
 from .flow import FlowBatch, FlowNAR, flow_times, time_features
-from .infer import CHARS_PER_SECOND, LEAD, PAUSES, TAIL, Voice
+from .infer import LEAD, PAUSES, TAIL, Voice, most_chars
 from .melcodec import MelCodec
 
 # %% ../nbs/62_export.ipynb #62000010
@@ -260,8 +260,7 @@ def _told(voice):
         noise=paint["temperature"], **voice.refining, size=voice.nar.size.tolist(), lead=LEAD, tail=TAIL)
     ar = dict(group=voice.ar.group, n_bins=voice.ar.cfg.n_bins, temperature=voice.temperature,
         most_frames=voice.codec.frames(voice.max_seconds))
-    chars = int(min(15., voice.max_seconds*.75)*CHARS_PER_SECOND)-1
-    text = dict(voice.tokenizer.to_dict(), most_chars=chars, pauses=PAUSES)
+    text = dict(voice.tokenizer.to_dict(), most_chars=most_chars(voice.max_seconds), pauses=PAUSES)
     codecs = dict(codec_hash=voice.codec.hash, vocoder_hash=voice.vocoder.hash)
     return dict(codecs, sample_rate=c.sample_rate, ar=ar, flow=flow, text=text)
 

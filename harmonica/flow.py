@@ -514,9 +514,8 @@ def repaint(self:FlowNAR,
     generator:torch.Generator=None, # A CPU generator, for the noise
 )->Tensor: # Latents, (B,T,latent_dim); pitch and voicing as they were
     "Back towards noise, and forth again"
-    calm = {} if begin else dict(temperature=PAINTING["temperature"])
-    how = {**PAINTING, "temperature": 1., **calm}
-    z, n = self.generate(batch, **how, generator=generator, begin=begin), self.cfg.latent_dim-4
+    n, noise = self.cfg.latent_dim-4, 1. if begin else PAINTING["temperature"]
+    z = self.generate(batch, temperature=noise, generator=generator, begin=begin)
     return torch.cat([z[...,:n], batch.latents[...,n:]], -1)
 
 

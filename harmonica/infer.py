@@ -9,7 +9,7 @@ __all__ = ['NO_CONSENT', 'PROMPT_SECONDS', 'MAX_SECONDS', 'MAX_ALIGNED', 'LEAD',
            'CHARS_PER_SECOND', 'PAUSES', 'Correction', 'Prompt', 'saved_voice', 'Sampling', 'sampling_of',
            'trained_tokenizer', 'one_thread', 'calmly', 'Voice', 'packaged_aligner', 'framed', 'paint', 'dice', 'Line',
            'in_turn', 'speak_abreast', 'sounds', 'longest', 'sound_fault', 'code_fault', 'batches', 'speak_lines',
-           'fade', 'finished']
+           'most_chars', 'fade', 'finished']
 
 # %% ../nbs/60_infer.ipynb #8bebd246
 import hashlib, json, os, re, time, warnings
@@ -692,13 +692,18 @@ def speak_lines(
 CHARS_PER_SECOND = 12   # of slow speech: what is cut to this fits the time there is
 PAUSES = {".":.25, "!":.25, "?":.25, ";":.15, ":":.15, ",":.1, "–":.1, "\n":.7}   # seconds
 
+def most_chars(
+    seconds:float, # Of sound that there is room for
+)->int:
+    "The longest piece of a text, without the mark that may be put at its end"
+    return int(min(15., seconds*.75)*CHARS_PER_SECOND)-1
+
 @patch
 def pieces(self:Voice,
     text:str, # As written, any length
 )->list: # Normalized sentences; one that ends a paragraph, but the last, ends in a newline
     "What is spoken in one go"
-    n = int(min(15., self.room()*.75)*CHARS_PER_SECOND)-1   # and a mark at the end
-    said = [normalize(text, self.lexicon)]
+    n, said = most_chars(self.room()), [normalize(text, self.lexicon)]
     if re.search(r"\S\s*\n\s*\n\s*\S", text):
         paragraphs = [p for p in re.split(r"\n\s*\n", text) if any(c.isascii() and c.isalnum() for c in p)]
         said = [normalize(p, self.lexicon) for p in paragraphs] or said
