@@ -17,11 +17,19 @@ def sounds(path=ROOT/"nbs/index.ipynb"):
     cells = json.loads(Path(path).read_text(encoding="utf-8"))["cells"]
     return {name: data for c in cells for o in c.get("outputs", []) for name,_,data in _sounds(o, c)}
 
+def links(players):
+    "(caption, path) of sounds as links in a row, or as a table where every caption is `who, what`"
+    named = {tuple(caption.split(", ")): path for caption,path in players}
+    if any(len(k) != 2 for k in named): return "▶ " + " · ".join(f"[{caption}]({path})" for caption,path in players)
+    people, kinds = (list(dict.fromkeys(k[i] for k in named)) for i in (0, 1))
+    cell = lambda *k: f"[▶ play]({named[k]})" if k in named else ""
+    rows = [["", *people], ["---"]*(len(people)+1), *[[kind, *[cell(who, kind) for who in people]] for kind in kinds]]
+    return "\n".join(f"| {' | '.join(r)} |" for r in rows)
+
 def _output(o, cell):
     "Text that an output leaves behind, and links to its sounds; pictures live in the notebook and the docs"
     if o["output_type"] == "stream": t = "".join(o["text"])
-    elif players := list(_sounds(o, cell)):
-        return "▶ " + " · ".join(f"[{caption}](nbs/sounds/{name})" for name,caption,_ in players)
+    elif players := [(caption, f"nbs/sounds/{name}") for name,caption,_ in _sounds(o, cell)]: return links(players)
     elif "text/html" in o.get("data", {}) or "image/png" in o.get("data", {}): return ""
     elif "text/markdown" in o.get("data", {}): return "".join(o["data"]["text/markdown"]).strip()
     else: t = "".join(o.get("data", {}).get("text/plain", ""))

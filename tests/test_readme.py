@@ -2,7 +2,9 @@
 import json, os, re, stat, subprocess, sys
 from pathlib import Path
 import pytest
+sys.path.insert(0, str(Path(__file__).parent))
 from harmonica.codec import Clip, packaged_voice
+from readme import links
 
 ROOT = Path(__file__).resolve().parents[1]
 BLOCKS = re.findall(r"(?ms)^```(\w+)\n(.*?)^```", (ROOT/"README.md").read_text(encoding="utf-8"))
@@ -87,6 +89,12 @@ def test_one_s_own_model_spoke_and_was_judged(place):
     assert len(items) == 1 and items[0]["text"] == "A voice of my own making." and not items[0].get("error")
 
 def test_only_known_kinds_of_blocks(): assert {k for k,_ in BLOCKS} == {"python", "bash"}
+
+def test_sounds_of_people_stand_in_a_table():
+    assert links([("listen", "a.mp3")]) == "▶ [listen](a.mp3)"
+    told = links([("ann, recorded", "a.mp3"), ("ann, cloned", "b.mp3"), ("bob, cloned", "c.mp3")])
+    assert told.splitlines() == ["|  | ann | bob |", "| --- | --- | --- |", "| recorded | [▶ play](a.mp3) |  |",
+        "| cloned | [▶ play](b.mp3) | [▶ play](c.mp3) |"]
 
 def test_a_clone_is_heard_on_the_first_screen():
     "A recording beside its clone, six seconds of clones in all, before anything is explained"
