@@ -91,6 +91,10 @@ def readable(nb):
     nb.cells = [c for c in nb.cells if c.source.strip() or c.get("outputs")]
     return nb
 
+def anchored(page):
+    "Headings are called what Quarto calls them, in small letters: one link leads there on both"
+    return re.sub(r'(<h[1-6] id="|class="anchor-link" href="#)([^"]+)', lambda m: m[1]+m[2].lower(), page)
+
 def preview(out=ROOT/"_docs", only="*"):
     "Every notebook, or only some, as a page with a sidebar"
     cache = proc_nbs(n_workers=2, force=True, file_glob="" if only == "*" else only)
@@ -109,7 +113,7 @@ def preview(out=ROOT/"_docs", only="*"):
             l.replace(".ipynb", ".html"))
         nav = "".join(link(i) if isinstance(i, str) else f"<p>{i['section']}</p>" + "".join(map(link, i["contents"]))
             for i in side)
-        page, _ = export.from_notebook_node(nb)
+        page = anchored(export.from_notebook_node(nb)[0])
         page = re.sub(r'(href="(?!https?:)[^"]+)\.ipynb', r"\1.html", page).replace("</head>", look + "</head>", 1)
         page = re.sub(r"<title>.*?</title>", f"<title>{html.escape(name[p])}</title>", page, count=1, flags=re.S)
         page = page.replace('preload="none"', 'preload="metadata"')

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest, tomllib, yaml
 sys.path.insert(0, str(Path(__file__).parent))
 from pages import SYMBOLS, Described, Once, Written, last_words, packaged
-from preview import broken, readable, style
+from preview import anchored, broken, readable, style
 from twice import differing
 from test_house import INSTALL, NBS, ROOT, canon, cells, each, ini, names
 
@@ -163,6 +163,14 @@ def test_a_picture_has_its_text_in_the_preview_too():
 def test_what_a_page_may_not_hold_is_found(tmp_path):
     (tmp_path/"a.html").write_text('<a href="b.html">b</a><img src="data:x"><p>(__main__.Clip, x:NoneType=None)</p>')
     assert len(broken(tmp_path)) == 4
+
+def test_a_heading_has_one_name_on_both_sites():
+    "Quarto writes the names of headings in small letters, nbconvert as they stand"
+    from nbconvert import HTMLExporter
+    from nbformat.v4 import new_markdown_cell, new_notebook
+    nb = new_notebook(cells=[new_markdown_cell("## Why books\n\nSee [Why](#why-books).")])
+    page = anchored(HTMLExporter(template_name="lab").from_notebook_node(nb)[0])
+    assert re.findall(r'(?:id|href)="#?(why-books)"', page, re.I) == ["why-books"]*3
 
 def test_notebooks_that_are_named_are_links():
     "In the prose of another notebook, a notebook's name leads there"
