@@ -69,26 +69,44 @@ def _added(it):
 def _length(it): return None if it.get("length_error") is None else abs(it["length_error"])
 
 # %% ../nbs/66_report.ipynb #66000012
-_voices = [(f"sim_{k}_{e}{how}", Metric(f"like the {k}{', flat'*bool(how)} ({name})")) for k in ("prompt", "truth",
-    "original") for how in ("", "_flat") for e,name in dict(ge2e="GE2E", dvec="d-vector").items()]
-_near = lambda short: Metric(f"own prompt nearest, flat ({short}, %)", 1, 100, yes="own prompt nearest, flat "
-    f"({short})")
-_words = dict(num=_at("word_edits"), den=_at("words"))
-_took = lambda name, digits, key: Metric(name, digits, 1, -1, num=_at(key), den=_at("seconds"))
+_encoders = dict(ge2e="GE2E", dvec="d-vector")
+
+def _likeness(to):
+    "What each of the two encoders says, of the sound as it is and of the sound made flat"
+    return {f"sim_{to}_{e}{how}": Metric(f"like the {to}{', flat'*bool(how)} ({name})")
+        for how in ("", "_flat") for e,name in _encoders.items()}
+
+def _near(short):
+    own = "own prompt nearest, flat"
+    return Metric(f"{own} ({short}, %)", 1, 100, yes=f"{own} ({short})")
+
+def _took(name, digits, key): return Metric(name, digits, 1, -1, num=_at(key), den=_at("seconds"))
 
 # %% ../nbs/66_report.ipynb #80b95ef4
-METRICS = dict( wer=Metric("word errors (%)", 1, 100, -1, **_words), wer_added=Metric("word errors added (points)", 1,
-    100, -1, num=_added, den=_at("words"), alone=False), cer=Metric("character errors (%)", 1, 100, -1,
-    num=_at("char_edits"), den=_at("chars")), **dict(_voices[:4]), nearest_ge2e=_near("GE2E"),
-    nearest_dvec=_near("d-vec."), **dict(_voices[4:]), distillmos=Metric("DistillMOS", 2),
-    distillmos_lost=Metric("DistillMOS lost", 2, 1, -1), dnsmos_ovrl=Metric("DNSMOS overall", 2),
-    dnsmos_sig=Metric("DNSMOS voice", 2), dnsmos_bak=Metric("DNSMOS background", 2), mel_distance=Metric("mel distance",
-    3, 1, -1), pesq=Metric("PESQ", 2), stoi=Metric("STOI"), length_error=Metric("length error, absolute (%)", 1, 100,
-    -1, of=_length), rtf=_took("real-time factor", 3, "synth_seconds"),
-    first_sound=Metric("first sound when streaming (s)", 3, 1, -1), rtf_encode=_took("real-time factor, encode", 4,
-    "encode_seconds"), rtf_decode=_took("real-time factor, decode", 4, "decode_seconds"),
-    lost=Metric("sentences lost (%)", 1, 100, -1), failed=Metric("clips with a failure (%)", 1, 100, -1, of=_broken,
-    alone=False))
+METRICS = dict(
+    wer=Metric("word errors (%)", 1, 100, -1, num=_at("word_edits"), den=_at("words")),
+    wer_added=Metric("word errors added (points)", 1, 100, -1, num=_added, den=_at("words"), alone=False),
+    cer=Metric("character errors (%)", 1, 100, -1, num=_at("char_edits"), den=_at("chars")),
+    **_likeness("prompt"),
+    nearest_ge2e=_near("GE2E"),
+    nearest_dvec=_near("d-vec."),
+    **_likeness("truth"),
+    **_likeness("original"),
+    distillmos=Metric("DistillMOS", 2),
+    distillmos_lost=Metric("DistillMOS lost", 2, 1, -1),
+    dnsmos_ovrl=Metric("DNSMOS overall", 2),
+    dnsmos_sig=Metric("DNSMOS voice", 2),
+    dnsmos_bak=Metric("DNSMOS background", 2),
+    mel_distance=Metric("mel distance", 3, 1, -1),
+    pesq=Metric("PESQ", 2),
+    stoi=Metric("STOI"),
+    length_error=Metric("length error, absolute (%)", 1, 100, -1, of=_length),
+    rtf=_took("real-time factor", 3, "synth_seconds"),
+    first_sound=Metric("first sound when streaming (s)", 3, 1, -1),
+    rtf_encode=_took("real-time factor, encode", 4, "encode_seconds"),
+    rtf_decode=_took("real-time factor, decode", 4, "decode_seconds"),
+    lost=Metric("sentences lost (%)", 1, 100, -1),
+    failed=Metric("clips with a failure (%)", 1, 100, -1, of=_broken, alone=False))
 for _key,_m in METRICS.items(): _m.of = _m.of or _at(_key)
 
 # %% ../nbs/66_report.ipynb #66000014
@@ -154,8 +172,8 @@ def sets(self:Report)->list: # A header, then rows of text
     if not by: return []
     n = {s: sum(it.get("set") == s for it in self.items) for s in by}
     cell = lambda k, v: " ".join(_cells(k, v[k])[1:]).strip() if k in v else ""
-    found = [(m.name, *[cell(k, v) for v in by.values()]) for k,m in METRICS.items() if any(k in v for v in by.values(
-        ))]
+    known = [k for k in METRICS if any(k in v for v in by.values())]
+    found = [(METRICS[k].name, *[cell(k, v) for v in by.values()]) for k in known]
     return [("", *[f"{s}, {n[s]}" for s in by]), *found]
 
 # %% ../nbs/66_report.ipynb #66000023
