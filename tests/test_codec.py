@@ -1,13 +1,12 @@
 "harmonica.codec: the sounds people bring, good and bad; books; one interface over every codec"
 import io, os, sys, time, warnings
-from pathlib import Path
 import numpy as np, pytest, soundfile as sf, torch
 from hypothesis import given, settings, strategies as st
 from safetensors.torch import save_file
 from torch import nn
 from harmonica import codec as C
 from harmonica.codec import (Clip, Codec, Encoder, RVQ, load_codec, nearest, packaged_voice, packaged_voices, reference,
-    register_codec)
+    register_codec, save_clips)
 
 RNG = np.random.default_rng(0)
 
@@ -78,15 +77,43 @@ def test_sound_is_sent_while_it_comes(voice):
     with pytest.raises(ValueError) as e: Encoder(".doc")
     one_line(e, ".doc", ".wav")
 
-def test_disk_full(tmp_path, voice, monkeypatch):
-    def full(self, data):
-        self.open("wb").write(data[:100])
-        raise OSError(28, "No space left on device")
-    monkeypatch.setattr(Path, "write_bytes", full)
-    for suffix in (".wav", ".ogg", ".mp3"):
-        with pytest.raises(ValueError) as e: voice.save(tmp_path/f"a{suffix}")
-        one_line(e, "disk full", "make room")
-    assert not list(tmp_path.iterdir())
+class Full(io.FileIO):
+    "A file on a disk that has room for so many bytes"
+    room = 100
+    def write(self, data):
+        if self.tell()+len(data) > self.room: raise OSError(28, "No space left on device")
+        return super().write(data)
+
+@pytest.mark.parametrize("room", [0, 100, 20_000])
+@pytest.mark.parametrize("suffix", [".wav", ".flac", ".ogg", ".opus", ".mp3"])
+def test_disk_full(tmp_path, voice, monkeypatch, capfd, suffix, room):
+    monkeypatch.setattr(Full, "room", room)
+    monkeypatch.setattr("harmonica.codec.open", lambda path, mode, buffering: Full(path, "w"), raising=False)
+    with pytest.raises(ValueError) as e: voice.save(tmp_path/f"a{suffix}")
+    one_line(e, "disk full", "make room")
+    assert not list(tmp_path.iterdir()) and capfd.readouterr().err == ""
+
+@pytest.mark.parametrize("suffix", [".wav", ".flac", ".mp3"])
+def test_clips_are_written_as_they_come(tmp_path, voice, suffix):
+    parts, grown = [voice.cut(i*.5, .5) for i in range(6)], []
+    for p in parts: p.comment = "a remark"
+    def spoken():
+        for p in parts:
+            yield p
+            grown.append(sum(f.stat().st_size for f in tmp_path.iterdir()))
+            assert not (tmp_path/f"a{suffix}").exists()
+    assert save_clips(spoken(), tmp_path/f"a{suffix}") == tmp_path/f"a{suffix}"
+    assert grown == sorted(grown) and 0 < grown[1] < grown[-1]                   # nothing is held back until the end
+    assert (tmp_path/f"a{suffix}").read_bytes() == Clip.join(parts).save(tmp_path/f"b{suffix}").read_bytes()
+
+def test_clips_that_are_not_made_leave_nothing(tmp_path, voice):
+    def breaks():
+        yield voice
+        raise KeyError("a bug elsewhere")
+    with pytest.raises(KeyError, match="a bug elsewhere"): save_clips(breaks(), tmp_path/"new/a.wav")
+    with pytest.raises(ValueError) as e: save_clips([], tmp_path/"other/a.wav")
+    one_line(e, "no clips")
+    assert [p.name for p in tmp_path.rglob("*")] == ["new"]
 
 def test_cut_join(voice):
     assert voice.cut(1, 2).seconds == 2 and (voice.cut(0, 1) + voice.cut(1)).samples.tolist() == voice.samples.tolist()
