@@ -2,6 +2,7 @@
 import ast, base64, inspect, json, re, struct
 from dataclasses import is_dataclass
 from importlib import import_module
+from itertools import groupby
 from textwrap import dedent
 from fastcore.docments import docstring, qual_name
 from nbdev.process import Processor
@@ -53,12 +54,44 @@ class Written(BasicMarkdownRenderer):
         try: self.dm = written(there)
         except (OSError, TypeError): pass    # made by other code: there is nothing to read
 
+def defined(source):
+    "Names that code defines, Class.method for a patched one, and where"
+    found = {}
+    for n in ast.parse(source).body:
+        if not isinstance(n, (ast.FunctionDef, ast.ClassDef)): continue
+        first = n.args.args[0].annotation if isinstance(n, ast.FunctionDef) and n.args.args else None
+        patched = isinstance(first, ast.Name) and any("patch" in ast.unparse(d) for d in n.decorator_list)
+        found[f"{first.id}.{n.name}" if patched else n.name] = n.lineno
+    return found
+
+def _name(cell):
+    "What a cell documents, if it does"
+    m = re.search(r"^show_doc\(([\w.]+)\)", cell.source, re.M) if cell.cell_type == "code" else None
+    return m and m[1]
+
+def _shown(cell):
+    "Names that a cell defines whose code is shown"
+    if 'code-summary: "Exported source"' not in cell.source: return {}
+    return defined(re.sub(r"(?m)^#\|.*$", "", cell.source))
+
 class Once(Processor):
-    "Where the code itself is shown, no signature is shown before it: only the title and where it is from"
+    """What is documented stands in the order in which it is defined (nbdev turns it round within a cell). Where the
+    code itself is shown, no signature is shown before it: only the title and where it is from"""
     def begin(self):
-        for doc,code in zip(self.nb.cells, self.nb.cells[1:]):
-            if 'code-summary: "Exported source"' not in code.source: continue
-            for o in doc.get("outputs", []):
+        names = [n for n in map(_name, self.nb.cells) if n]
+        module = next((m for m,known in SYMBOLS.items() if names and all(f"{m}.{n}" in known for n in names)), None)
+        place = defined(inspect.getsource(import_module(module))) if module else {}
+        for _,run in groupby(range(len(self.nb.cells)), lambda i: bool(_name(c := self.nb.cells[i]) or _shown(c))):
+            run = list(run)
+            cells = [self.nb.cells[i] for i in run]
+            known = lambda c: [place[n] for n in (_shown(c) or [_name(c)]) if n in place]
+            if all(map(known, cells)): cells.sort(key=lambda c: (max(known(c)), bool(_shown(c))))
+            for i,c in zip(run, cells): self.nb.cells[i] = c
+            self.bare(cells)
+
+    def bare(self, cells):
+        for n,shown in enumerate(cells):
+            for o in (o for c in cells[:n] if _name(c) in _shown(shown) for o in c.get("outputs", [])):
                 if "text/markdown" in o.get("data", {}):
                     o["data"]["text/markdown"] = re.sub(r"```python\n.*", "", "".join(o["data"]["text/markdown"]),
                         flags=re.S)

@@ -1,5 +1,5 @@
 "The site: signatures as they are written, code that teaches, plots that can be read, Colab, and the wheel"
-import base64, inspect, json, re, shutil, struct, subprocess, sys, zipfile
+import ast, base64, inspect, json, re, shutil, struct, subprocess, sys, zipfile
 from dataclasses import fields, is_dataclass
 from importlib import import_module
 from pathlib import Path
@@ -86,6 +86,16 @@ def test_what_is_shown_as_code_is_not_shown_as_a_signature_too():
     first, last = ("".join(nb.cells[i].outputs[0]["data"]["text/markdown"]) for i in (0, 2))
     assert first == "### f\n\n" and "def f(x)" in last
 
+def test_what_is_documented_stands_as_it_is_defined():
+    "Two functions of one exported cell, and code of two that is shown: nbdev has the last of a cell come first"
+    from fastcore.nbio import dict2nb
+    def cell(source): return dict(cell_type="code", metadata={}, source=source, outputs=[])
+    shown = '#| code-summary: "Exported source"\n@patch\ndef bounds(self:LengthControl): pass'
+    turned = ["show_doc(token_times)", "show_doc(stretch)", "1+1", "show_doc(LengthControl.bounds)", shown]
+    nb = dict2nb(dict(metadata={}, nbformat=4, nbformat_minor=5, cells=[cell(s) for s in turned]))
+    Once(nb).begin()
+    assert [c.source for c in nb.cells] == [turned[1], turned[0], *turned[2:]]
+
 # -- pictures and sounds
 
 def pictures(nb):
@@ -108,6 +118,21 @@ def test_plots_can_be_read(nb):
         asked = re.findall(r"figsize=.*\bdpi=(\d+)", "".join(c["source"]))
         drawn = any("image/png" in o.get("data", {}) for o in c.get("outputs", []))
         assert not drawn or all(int(d) >= 100 for d in asked), f"{nb.name}: cell {c['id']} asks for dpi={asked}"
+
+# Figures that are measured anew, and judges whose packages are not installed where outputs are made
+SILENT = {"55_recipes d2202bf1", "69_judges 69000019", "70_eval f5af1ab3"}
+SHOWS = {"print", "Clip.row", "plt.plot", "plt.imshow", "plt.bar", "plt.figure"}
+
+@each
+def test_what_draws_or_prints_has_left_something(nb):
+    "A cell that a reader sees and that shows nothing: a figure whose file is gone, or outputs that nobody stored"
+    for c in json.loads(nb.read_text(encoding="utf-8"))["cells"]:
+        source = "".join(c["source"])
+        hidden = re.search(r"^#\|\s*(hide|exports?|default_exp|eval:\s*false)", source, re.M)
+        if c["cell_type"] != "code" or hidden or f"{nb.stem} {c['id']}" in SILENT: continue
+        now = [s for s in ast.parse(source).body if not isinstance(s, (ast.FunctionDef, ast.ClassDef))]
+        calls = {ast.unparse(n.func) for s in now for n in ast.walk(s) if isinstance(n, ast.Call)}
+        assert c["outputs"] or not calls & SHOWS, f"{nb.name}: cell {c['id']} shows nothing:\n{source}"
 
 def test_pages_in_the_dark_have_light_letters():
     "Code, printed text and tables take their colours from variables: all of them must change, not only the background"
