@@ -162,6 +162,20 @@ def test_every_picture_has_a_text():
     page = "## Heading\n\nEach **further** book,\nsee [RVQ](a.html), takes `a` bite.\n"
     assert last_words(page) == "Each further book, see RVQ, takes a bite."
 
+# Chapters with a plot that follows code at once; this may only become less
+UNTOLD = {"08_melcodec", "41_flow", "55_recipes", "60_infer", "62_export"}
+
+@each
+def test_what_is_on_a_plot_is_said_just_before_it(nb):
+    "Otherwise its alternative text is of something else, and a reader looks for what it may be"
+    before, silent = dict(cell_type="markdown"), []
+    for c in json.loads(nb.read_text(encoding="utf-8"))["cells"]:
+        source = "".join(c["source"])
+        drawn = any("image/png" in o.get("data", {}) for o in c.get("outputs", []))
+        if drawn and before["cell_type"] != "markdown" and "fig-alt" not in source: silent.append(c["id"])
+        if not re.match(r"#\|\s*hide", source): before = c
+    assert not silent or nb.stem in UNTOLD, f"{nb.name}: nothing is said just before the plots of {silent}"
+
 def test_sharp_plots_are_shown_no_larger():
     "Twice the dots are twice as sharp, not twice as large: all letters on a page have one size"
     from fastcore.nbio import read_nb
