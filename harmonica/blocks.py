@@ -21,10 +21,9 @@ from .batch import length_mask
 def angles(
     pos:Tensor, # Positions, any real numbers, (B,S)
     dim:int, # Length of a head
-    base:float=10000., # The slowest hand takes about 2π·base steps for a turn
 )->tuple: # cos and sin, each (B,S,1,1,dim/2)
     "How far each clock hand has turned at each position"
-    freq = base**(-torch.arange(0, dim, 2, device=pos.device, dtype=torch.float32)/dim)
+    freq = 10000.**(-torch.arange(0, dim, 2, device=pos.device, dtype=torch.float32)/dim)
     a = (pos.float()[...,None]*freq)[:,:,None,None]
     return a.cos(), a.sin()
 
@@ -81,7 +80,6 @@ class Attention(nn.Module):
         store_attr()
         self.qkv, self.out = nn.Linear(d_model, 3*d_model, bias=False), nn.Linear(d_model, d_model, bias=False)
 
-# %% ../nbs/25_blocks.ipynb #840b94ad
 def _explicit(q, k, v, mask):
     "Attention step by step: what was found, and the map (B,H,S,S')"
     a = q@k.transpose(-1,-2)*q.shape[-1]**-.5
@@ -104,9 +102,10 @@ def forward(self:Attention,
     q,k = rotate(qkv[:,:,:2], *rope).transpose(1,3).unbind(2)          # (B,H,S,dim) each
     v = qkv[:,:,2].transpose(1,2)
     if cache is not None: k,v = cache.put(layer, k, v)
-    slow = x.device.type=="cpu" and v.dtype==torch.bfloat16 and torch.is_grad_enabled()
-    slow = slow and B*self.n_heads*S*k.shape[2] < 2**26
-    if maps is not None or slow or S==1 and x.device.type=="mps":
+    on_cpu, on_mps = (x.device.type == kind for kind in ("cpu", "mps"))
+    learns_in_half = on_cpu and v.dtype == torch.bfloat16 and torch.is_grad_enabled()
+    small = B*self.n_heads*S*k.shape[2] < 2**26
+    if maps is not None or learns_in_half and small or on_mps and S == 1:
         y, a = _explicit(q, k, v, mask)
         if maps is not None: maps[layer] = a.detach()
     else: y = F.scaled_dot_product_attention(q, k, v, attn_mask=mask)
@@ -138,15 +137,20 @@ def steer(
     return x*(1+scale) + shift
 
 # %% ../nbs/25_blocks.ipynb #bc0e897c
+def _normed(norm, x, steering):
+    "A normed copy of the stream, steered where there is something to steer it by"
+    return norm(x) if steering is None else steer(norm(x), *steering.chunk(2, -1))
+
+def _each_place(cond):
+    "What steers a whole item steers each of its places"
+    return cond if cond.dim() == 3 else cond[:,None]
+
 @patch
 def forward(self:Block, x, rope, mask=None, cache=None, layer=0, maps=None, cond=None):
-    a,b = self.norm1, self.norm2
-    if self.ada is not None:
-        s1,t1,s2,t2 = self.ada(cond if cond.dim() == 3 else cond[:,None]).chunk(4, -1)
-        a,b = (lambda x: steer(self.norm1(x), s1, t1)), (lambda x: steer(self.norm2(x), s2, t2))
-    x = x + self.drop(self.attn(a(x), rope, mask, cache, layer, maps))
-    u,g = self.up(b(x)).chunk(2, -1)
-    return x + self.drop(self.down(F.silu(g)*u))
+    first, second = (None, None) if self.ada is None else self.ada(_each_place(cond)).chunk(2, -1)
+    x = x + self.drop(self.attn(_normed(self.norm1, x, first), rope, mask, cache, layer, maps))
+    up, gate = self.up(_normed(self.norm2, x, second)).chunk(2, -1)
+    return x + self.drop(self.down(F.silu(gate)*up))
 
 # %% ../nbs/25_blocks.ipynb #9d289ad3
 class Transformer(nn.Module):
@@ -206,9 +210,7 @@ def forward(self:Transformer,
     for i,block in enumerate(self.blocks):
         args = (rope, mask, cache, i, self.maps if i in self.watched else None, cond)
         x = checkpoint(block, x, *args, use_reentrant=False) if again else block(x, *args)
-    x = self.norm(x)
-    if self.ada is not None: x = steer(x, *self.ada(cond if cond.dim() == 3 else cond[:,None]).chunk(2, -1))
-    return x
+    return _normed(self.norm, x, None if self.ada is None else self.ada(_each_place(cond)))
 
 # %% ../nbs/25_blocks.ipynb #acfc109e
 @patch
@@ -268,14 +270,14 @@ class PackedStack:
         quick:bool=False, # ... and attend by bare products, too
     ):
         norm, D = body.norm.weight.detach(), body.d_model
-        self.kind = torch.bfloat16 if half and quick_halves(norm.device) else norm.dtype
-        lay = lambda m: m.weight.detach().to(self.kind)
-        self.layers = [[lay(m) for m in (b.attn.qkv, b.attn.out, b.up, b.down)] for b in body.blocks]
+        self.dtype = torch.bfloat16 if half and quick_halves(norm.device) else norm.dtype
+        def matrix(m): return m.weight.detach().to(self.dtype)
+        self.layers = [[matrix(m) for m in (b.attn.qkv, b.attn.out, b.up, b.down)] for b in body.blocks]
         self.norms = torch.stack([*(m.weight.detach() for b in body.blocks for m in (b.norm1, b.norm2)), norm])
         adas = [m.ada for m in (*body.blocks, body) if m.ada is not None]
         self.ada = [torch.cat([getattr(a, k).detach() for a in adas]) for k in ("weight", "bias")] if adas else None
         self.n_heads, self.dim = body.n_heads, D//body.n_heads
-        self.look = two_products if quick and self.kind == torch.bfloat16 else F.scaled_dot_product_attention
+        self.attention = two_products if quick and self.dtype == torch.bfloat16 else F.scaled_dot_product_attention
 
 # %% ../nbs/25_blocks.ipynb #5ac4d004
 @patch
@@ -312,7 +314,7 @@ def attend(self:PackedStack,
     found = []
     for r,(q1,k1,v1) in enumerate(zip(*(o.split(n, 1) for o in (q, k, v)))):
         if before is not None: k1, v1 = (torch.cat([b, o], 1) for b,o in zip(before[r], (k1, v1)))
-        found.append(self.look(q1[None], k1[None], v1[None])[0])
+        found.append(self.attention(q1[None], k1[None], v1[None])[0])
     return torch.cat(found, 1).transpose(0, 1).flatten(1)
 
 @patch
@@ -328,13 +330,13 @@ def __call__(self:PackedStack,
     "Run the stack"
     (cos, sin), H, steered = rope, self.n_heads, self.steered(n, cond)
     for i,(qkv,out,up,down) in enumerate(self.layers):
-        h = F.linear(steered(2*i, x).to(self.kind), qkv).view(len(x), 3*H, self.dim)
+        h = F.linear(steered(2*i, x).to(self.dtype), qkv).view(len(x), 3*H, self.dim)
         qk = h[:,:2*H].to(x.dtype)
-        qk = torch.addcmul(qk*cos, qk.roll(self.dim//2, -1), sin).to(self.kind)
+        qk = torch.addcmul(qk*cos, qk.roll(self.dim//2, -1), sin).to(self.dtype)
         q, k, v = (o.transpose(0, 1) for o in (qk[:,:H], qk[:,H:], h[:,2*H:]))
         if keep is not None: keep.append((k, v))
         x = x + F.linear(self.attend(q, k, v, n, before and before(i)), out)
-        u, g = F.linear(steered(2*i+1, x).to(self.kind), up).chunk(2, -1)
+        u, g = F.linear(steered(2*i+1, x).to(self.dtype), up).chunk(2, -1)
         x = x + F.linear(F.silu(g)*u, down)
     return steered(-1, x)
 
@@ -369,7 +371,6 @@ class CodeEmbedding(nn.Module):
         self.tables = nn.Parameter(torch.randn(n_q, n_bins, code_dim))
         self.proj = nn.Parameter(torch.randn(n_q, code_dim, d_model)*.5*code_dim**-.5)
 
-# %% ../nbs/25_blocks.ipynb #b9e08aa5
 @patch
 def forward(self:CodeEmbedding,
     codes:Tensor, # Codes, (B,n_q',T)
@@ -408,7 +409,6 @@ class TextEncoder(nn.Module):
         self.convs = nn.ModuleList(conv() for _ in rounds)
         self.mixes = nn.ModuleList(nn.Linear(d_model, d_model) for _ in rounds)
 
-# %% ../nbs/25_blocks.ipynb #79d791af
 @patch
 def forward(self:TextEncoder,
     text:Tensor, # Symbols, (B,L)

@@ -71,10 +71,8 @@ _MP3_RATES = (8000, 11025, 12000, 16000, 22050, 24000, 32000, 44100, 48000)
 def _mp3(self:Clip)->bytes:
     "The clip as the bytes of an MP3 file"
     clip, out = self if self.rate in _MP3_RATES else self.to(24000), io.BytesIO()
-    x = clip.samples.clip(-1, 1)
-    # about 32 kbit/s; soundfile 0.12 has no such choice
-    try: sf.write(out, x, clip.rate, format="MP3", bitrate_mode="VARIABLE", compression_level=.8)
-    except TypeError: sf.write(out, x, clip.rate, format="MP3")
+    how = dict(format="MP3", bitrate_mode="VARIABLE", compression_level=.8)   # about 32 kbit/s
+    sf.write(out, clip.samples.clip(-1, 1), clip.rate, **how)
     return out.getvalue()
 
 @patch
@@ -92,7 +90,6 @@ class _Row:
         cells = "".join(f'<figure style="margin:0"><figcaption>{k}</figcaption>{v}</figure>' for k,v in cells)
         return f'<div style="display:flex; flex-wrap:wrap; gap:.5em 1em; text-align:center">{cells}</div>'
 
-# %% ../nbs/00_codec.ipynb #7803e0e7
 @patch(cls_method=True)
 def row(cls:Clip,
     **clips, # name=clip
@@ -109,7 +106,6 @@ def packaged_voices(
     facts = [json.loads(p.read_text(encoding="utf8")) for p in sorted(_voices().glob("*.json"))]
     return {f["file"].split(".")[0]: f for f in sorted(facts, key=lambda f: f["file"] != "reader.ogg")}
 
-# %% ../nbs/00_codec.ipynb #c9eb8cf0
 def packaged_voice(
     name:str="reader", # One of `packaged_voices`
 )->Path: # An Ogg file
@@ -166,7 +162,6 @@ def _length_frame(head, count):
     frame = bytes(head) + bytes(where-4) + b"Xing" + struct.pack(">II", 1, count)
     return frame.ljust(_mp3_frame(head)[0], b"\0")
 
-# %% ../nbs/00_codec.ipynb #15ac449a
 def _true_length(data):
     "An MP3 that tells its length, and that length in samples; None where no frames are found"
     first, count, samples, lead, at = None, 0, 0, None, 0
@@ -246,17 +241,16 @@ _FIX = "give a WAV, FLAC, OGG or MP3 file"
 def _opened(src):
     "src as an open file, and the name to call it by in messages"
     if isinstance(src, (bytes, bytearray, memoryview)): return io.BytesIO(src), "the given sound"
+    if hasattr(src, "read"): return src, "the given sound"
     if not isinstance(src, (str, os.PathLike)):
-        if hasattr(src, "read"): return src, "the given sound"
-        what = type(src).__name__
-        raise ValueError(f"a sound was expected, {what} was given: give a path, bytes, an open file or a Clip")
+        raise ValueError(f"a sound was expected, {type(src).__name__} was given: "
+                         "give a path, bytes, an open file or a Clip")
     path, name = Path(src).expanduser(), f"'{src}'"
     if path.is_dir(): raise ValueError(f"{name} is a folder: give the path of one sound file")
     if not path.exists(): raise ValueError(f"{name} does not exist: {_FIX}")
     try: return path.open("rb"), name
     except OSError as e: raise ValueError(f"{name} can't be read ({e.strerror}): check its permissions") from None
 
-# %% ../nbs/00_codec.ipynb #13035397
 def _start(src, name):
     "src, made seekable, and where it stands; refuses an empty one"
     try:
@@ -288,27 +282,26 @@ def _sound_file(src, name):
     except sf.LibsndfileError: raise nothing from None
 
 # %% ../nbs/00_codec.ipynb #51406483
-def _pieces(f, n, pick=None):
-    "Mono pieces of an open file, n samples at most; the power of the mix, and of each channel"
-    parts, mixed, each, block = [], 0., np.zeros(f.channels), 1 << 18
-    while n is None or n > 0:
-        b = f.read(block if n is None else min(block, n), dtype="float32", always_2d=True)
+def _mixed(f, n, channel=None):
+    "The next n samples of an open file (None: all), mixed or of one channel, in pieces; power of mix and channels"
+    parts, mixed, each, left = [], 0., np.zeros(f.channels), math.inf if n is None else n
+    while left > 0:
+        b = f.read(min(1 << 18, left), dtype="float32", always_2d=True)
         if not len(b): break
-        parts.append(b.mean(1) if pick is None else b[:,pick].copy())
+        parts.append(b.mean(1) if channel is None else b[:,channel].copy())
         mixed += float(np.vdot(parts[-1], parts[-1]))
         each += np.einsum("ij,ij->j", b, b, dtype=np.float64)
-        if n is not None: n -= len(b)
+        left -= len(b)
     return parts, mixed, each
 
-# %% ../nbs/00_codec.ipynb #cf6652c3
-def _piece(f, skip, n):
+def _mono_pieces(f, skip, n):
     "Mono pieces from sample `skip` on, and whether the channels cancel each other"
     if skip and f.seekable() and skip < f.frames: f.seek(skip)
-    elif skip: _pieces(f, skip)
-    parts, mixed, each = _pieces(f, n)
+    elif skip: _mixed(f, skip)
+    parts, mixed, each = _mixed(f, n)
     if not (_cancels(mixed, each) and f.seekable()): return parts, False
     f.seek(skip)
-    return _pieces(f, n, int(each.argmax()))[0], True
+    return _mixed(f, n, int(each.argmax()))[0], True
 
 # %% ../nbs/00_codec.ipynb #d961430f
 def _read(src, start=0., seconds=None):
@@ -320,7 +313,7 @@ def _read(src, start=0., seconds=None):
         rate, length = f.samplerate, f.frames/f.samplerate
         info = dict(rate=rate, channels=f.channels, name=name, comment=f.comment)
         skip, n = round(start*rate), None if seconds is None else round(seconds*rate)
-        try: parts, cancels = _piece(f, skip, n)
+        try: parts, cancels = _mono_pieces(f, skip, n)
         except (sf.LibsndfileError, RuntimeError) as e:
             raise ValueError(f"{name} breaks off while being read ({str(e).strip()}): save it again as WAV") from None
     have = sum(map(len, parts))
@@ -417,7 +410,6 @@ def join(cls:Clip,
     words = [(w, round(a+float(s), 3), round(b+float(s), 3)) for c,s in zip(clips, starts) for w,a,b in c.words]
     return cls(np.concatenate([p for c in parts for p in (hole, c)][1:]), rate, comment, words)
 
-# %% ../nbs/00_codec.ipynb #bd82b368
 @patch
 def __add__(self:Clip, other):
     return Clip.join([self, other]) if isinstance(other, Clip) else NotImplemented
@@ -440,7 +432,6 @@ def _sound_into(out, kind, rate, comment):
     if comment: f.comment = comment
     return f
 
-# %% ../nbs/00_codec.ipynb #439f35ae
 @patch
 def encoded(self:Clip,
     kind:str=".wav", # .wav, .flac, .ogg, .opus or .mp3
@@ -495,7 +486,8 @@ def save_clips(
         if e.errno == errno.ENOSPC: raise _full(path) from None
         why = f"'{path}' can't be written ({e.strerror or e})"
         raise ValueError(f"{why}: choose a folder you may write to") from None
-    finally: tmp.unlink(missing_ok=True) if tmp.parent.is_dir() else None
+    finally:
+        if os.path.exists(tmp): tmp.unlink()
     return path
 
 @patch
@@ -540,7 +532,9 @@ class Encoder:
     ):
         if kind not in (*_FORMATS, ".pcm"):
             raise ValueError(f"{kind!r}: sound can be sent as {', '.join(_FORMATS)} or .pcm")
-        self.kind, self.rate, self.held, self.tape, self.file = kind, rate, [], _Tape(), None
+        self.kind, self.rate, self.held = kind, rate, []
+        self.head = _wav_head(rate) if kind == ".wav" else b""
+        self.tape, self.file = _Tape(), None
         if kind in (".wav", ".flac", ".pcm"): return
         form, sub = _FORMATS[kind]
         how = dict(bitrate_mode="CONSTANT", compression_level=.7) if form == "MP3" else {}      # some 50 kbit/s
@@ -560,11 +554,9 @@ def __call__(self:Encoder,
     if self.file is not None:
         _write_blocks(self.file, x)
         return self.tape.take()
-    head = b"" if self.held or self.kind == ".pcm" else _wav_head(self.rate)
-    self.held = [True]
+    head, self.head = self.head, b""
     return head + (x*32767).astype("<i2").tobytes()
 
-# %% ../nbs/00_codec.ipynb #fb277535
 @patch
 def close(self:Encoder)->bytes:
     "The last bytes"
@@ -583,7 +575,6 @@ def levels(self:Clip)->np.ndarray: # dBFS, one value a hundredth of a second
     x = np.pad(x, (0, -len(x) % n)).reshape(-1, n)
     return 10*np.log10(np.einsum("ij,ij->i", x, x, dtype=np.float64) / n + 1e-12)
 
-# %% ../nbs/00_codec.ipynb #09a7d4e6
 @patch
 def active(self:Clip)->np.ndarray: # bool, one value a hundredth of a second
     "When there is something to hear; nowhere in a silent clip"
@@ -600,18 +591,17 @@ def _heard(clip):
     peak = abs(clip.samples).max()
     raise ValueError(f"the sound is silent (its loudest sample is {peak:.5f} of 1): give a clip with audible speech")
 
-# %% ../nbs/00_codec.ipynb #41fbde68
 @patch
 def tidy(self:Clip,
     rate:int=24000, # Samples a second of the result
 )->Clip:
     "Resample, trim silent ends, and make the speech equally loud"
     clip = self.to(rate)
-    on, n, keep = _heard(clip), max(1, round(_HOP * clip.rate)), round(.05 * clip.rate)
-    loud, where = math.sqrt(np.mean(10**(clip.levels()[on]/10))), np.flatnonzero(on)
+    on, hop, margin = _heard(clip), max(1, round(_HOP * clip.rate)), round(.05 * clip.rate)
+    loudness, where = math.sqrt(np.mean(10**(clip.levels()[on]/10))), np.flatnonzero(on)
     x = clip.samples - clip.samples.mean()
-    x = x[max(0, where[0]*n - keep) : (where[-1]+1)*n + keep]
-    return Clip(x * min(10**(-23/20)/loud, .95/max(abs(x).max(), 1e-9)), clip.rate)
+    x = x[max(0, where[0]*hop - margin) : (where[-1]+1)*hop + margin]
+    return Clip(x * min(10**(-23/20)/loudness, .95/max(abs(x).max(), 1e-9)), clip.rate)
 
 # %% ../nbs/00_codec.ipynb #faa6723f
 @patch
@@ -621,13 +611,13 @@ def best(self:Clip,
     "The window with the most to hear in it; a second, and half of one to hear, are the least"
     need = "give at least 1 s of speech, 3 s or more is best"
     if self.seconds < 1: raise ValueError(f"the sound is too short ({self.seconds:.2f} s): {need}")
-    on, n, w = _heard(self), max(1, round(_HOP * self.rate)), max(1, round(seconds / _HOP))
+    on, hop, window = _heard(self), max(1, round(_HOP * self.rate)), max(1, round(seconds / _HOP))
     heard = on.sum() * _HOP
     if heard < .5: raise ValueError(f"only {heard:.2f} s of the sound is audible: {need}")
-    if len(on) <= w: return self
+    if len(on) <= window: return self
     total = np.concatenate([[0], np.cumsum(on)])
-    i = int((total[w:] - total[:-w]).argmax())
-    return Clip(self.samples[i*n : i*n + round(seconds*self.rate)], self.rate)
+    first = int((total[window:] - total[:-window]).argmax()) * hop
+    return Clip(self.samples[first : first + round(seconds*self.rate)], self.rate)
 
 # %% ../nbs/00_codec.ipynb #9d6f93e4
 def _mixing(info):
@@ -635,7 +625,6 @@ def _mixing(info):
     if info.get("cancels"): yield "the channels cancel each other out: the louder one is used"
     elif c > 1: yield f"{'stereo' if c == 2 else f'{c} channels'} mixed to mono"
 
-# %% ../nbs/00_codec.ipynb #d0ec8ed4
 def _faults(piece):
     "What will be heard in the clone: clipping, noise"
     peak, lv = abs(piece.samples).max(), piece.levels()
@@ -656,7 +645,6 @@ def _prepared(clip, info, seconds, rate):
     if out.seconds < 3: notes.append(f"only {out.seconds:.1f} s: 3 s or more give a closer likeness")
     return out, notes + list(_faults(piece))
 
-# %% ../nbs/00_codec.ipynb #e0517053
 def reference(
     src, # Path, bytes, open file, or Clip
     seconds:float=10., # Longest piece to use
@@ -703,7 +691,6 @@ def encode(self:RVQ,
         z = z - book[codes[-1]]
     return torch.stack(codes, 1)
 
-# %% ../nbs/00_codec.ipynb #7127d7e5
 @patch
 def decode(self:RVQ,
     codes:Tensor, # Codes, (B,k,T), of the first k books
@@ -729,17 +716,6 @@ def learn(self:RVQ,
     self.books[i] = torch.where(dead[:,None], pick, total / self.counts[i].clamp(min=1e-5)[:,None])
     self.counts[i] = torch.where(dead, z.shape[0] / self.n_bins, self.counts[i])
 
-# %% ../nbs/00_codec.ipynb #2eedfe64
-@patch
-@torch.no_grad()
-def start(self:RVQ,
-    i:int, # Which book
-    z:Tensor, # What it will have to describe, (N,dim)
-):
-    "Put the entries of book `i` on frames"
-    self.books[i] = z[torch.randint(len(z), (self.n_bins,), device=z.device)]
-    self.counts[i], self.ready[i] = 1., True
-
 # %% ../nbs/00_codec.ipynb #c7976f1b
 @patch
 def forward(self:RVQ,
@@ -750,16 +726,19 @@ def forward(self:RVQ,
     "Describe z; in training the books learn from it"
     if torch.is_autocast_enabled(z.device.type):
         with torch.autocast(z.device.type, enabled=False): return self(z.float(), mask, n_q)
-    res, out, codes, commit = z, torch.zeros_like(z), [], 0.
+    rest, out, codes, commit = z, torch.zeros_like(z), [], 0.
     real = torch.ones(z.shape[:2], dtype=torch.bool, device=z.device) if mask is None else mask
     for i in range(self.n_q):
-        if self.training and not self.ready[i]: self.start(i, res.detach()[real])
-        idx, on = nearest(res.detach(), self.books[i]), real if n_q is None else real & (i < n_q)[:,None]
-        e = self.books[i][idx]
-        if self.training: self.learn(i, res.detach()[on], idx[on])
-        commit = commit + ((res - e.detach()).pow(2).mean(-1)*on).sum() / on.sum().clamp(min=1)
-        step = e*on[...,None]
-        out, res = out + step, res - step.detach()
+        seen = rest.detach()
+        if self.training and not self.ready[i]:     # a book starts from frames of the first batch
+            self.books[i] = seen[real][torch.randint(int(real.sum()), (self.n_bins,), device=z.device)]
+            self.counts[i], self.ready[i] = 1., True
+        idx, on = nearest(seen, self.books[i]), real if n_q is None else real & (i < n_q)[:,None]
+        entry = self.books[i][idx]
+        if self.training: self.learn(i, seen[on], idx[on])
+        commit = commit + ((rest - entry.detach()).pow(2).mean(-1)*on).sum() / on.sum().clamp(min=1)
+        step = entry*on[...,None]
+        out, rest = out + step, rest - step.detach()
         codes.append(idx)
     return z + (out - z).detach(), torch.stack(codes, 1), commit/self.n_q
 
@@ -793,7 +772,6 @@ def seconds(self:Codec,
     "How long T frames last"
     return T / self.frame_rate
 
-# %% ../nbs/00_codec.ipynb #a35ff3a9
 @patch
 def frames(self:Codec,
     seconds:float,
@@ -842,7 +820,6 @@ def encode(self:Codec,
     x = torch.from_numpy(clip.to(self.sample_rate).samples)[None].to(self.device)
     return self.to_codes(x)[0].long().cpu()
 
-# %% ../nbs/00_codec.ipynb #4f346d60
 @patch
 @torch.no_grad()
 def decode(self:Codec,
@@ -869,7 +846,6 @@ def decode_vectors(self:Codec,
     "Sums of entries, or what lies between them, to a clip"
     raise ValueError(f"codec {self.name} can't decode vectors: give codes to decode, or use codec micro")
 
-# %% ../nbs/00_codec.ipynb #8b638c60
 @patch
 def stream(self:Codec,
     pieces, # Iterable of codes (k,t) or, where the codec takes them, vectors (t,dim)
@@ -886,7 +862,6 @@ def timbre(self:Codec,
     "What a sound sounds like on the whole"
     return None
 
-# %% ../nbs/00_codec.ipynb #3c5c1a9e
 @patch
 def tone(self:Codec,
     have:Tensor, # Samples of a sound as it is, (N,)
@@ -898,7 +873,6 @@ def tone(self:Codec,
 # %% ../nbs/00_codec.ipynb #2aacb11b
 _codecs = {}
 
-# %% ../nbs/00_codec.ipynb #32bfc8a3
 def _known():
     "Every codec: our own is registered where model files are read, those of others where they are wrapped"
     for m in ("pretrained", "checkpoint"): import_module(f"harmonica.{m}")
@@ -935,13 +909,14 @@ def load_codec(
     if isinstance(name, Codec): return name.to(device)
     name, known = str(name), _known()
     key, _, file = name.partition("=")
-    if key in known: codec = known[key](device, **{**kw, **({"weights":file} if file else {})})
+    if key in known:
+        if file: kw["weights"] = file
+        codec = known[key](device, **kw)
     elif name.endswith(".safetensors") or os.path.exists(name):
         codec = known[_codec_in(name)](device, weights=name, **kw)
     else: raise ValueError(f"unknown codec '{name}': use {', '.join(known)}, or the path of a .safetensors codec file")
     return codec.to(device).eval()
 
-# %% ../nbs/00_codec.ipynb #d2204f3f
 def register_codec(
     name:str, # What `load_codec` will call it
 ):

@@ -33,7 +33,6 @@ def split_of(
     "The split that a name means"
     return _splits.get(name.strip().lower().replace("_", "-").replace(".", "-").split("-")[0])
 
-# %% ../nbs/21_corpora.ipynb #b60edd87
 _others = ("transcript", "transcription", "sentence", "normalized_text", "txt", "words")
 
 def _check_row(path, n, row, wordless):
@@ -148,7 +147,6 @@ def _takes(folder):
     for f in _plain_files(folder.glob("*_mic?.flac")): files.setdefault(f.stem[:-5], {})[f.stem[-4:]] = f
     return sorted(files.items())
 
-# %% ../nbs/21_corpora.ipynb #9defde65
 def vctk(
     root, # Folder of VCTK-Corpus-0.92, or the one above
     mic="mic2", # "mic1" or "mic2"; the other one where it is missing
@@ -233,7 +231,6 @@ def _voice_rows(file):
         few = f"{file.name}, row {n} has {len(fields)} fields, the header {len(head)}"
         yield n, dict(zip(head, fields)), "" if len(fields) == len(head) else few
 
-# %% ../nbs/21_corpora.ipynb #224128a7
 def commonvoice(
     root, # Folder of one language: train.tsv, dev.tsv, test.tsv, clips/
     tables=("train","dev","test"), # Or ("validated",)
@@ -256,7 +253,6 @@ _beside = (".txt", ".lab", ".normalized.txt")
 def folder(
     root, # A folder
     speaker=None, # Name of the only speaker (default: first folder below `root`)
-    valid=0., # Share of sentences held out
 ): # Iterable of `Utterance`
     "Sound files with .txt, .lab or .normalized.txt beside"
     root, silent, n = Path(root), 0, 0
@@ -269,8 +265,7 @@ def folder(
         if words is None: continue
         below, (text, problem) = f.relative_to(root), _said(words)
         who = speaker or (below.parts[0] if len(below.parts) > 1 else source)
-        yield Utterance(f, text, who, source, split=held_out(sentence(text), valid),
-                        id=below.with_suffix("").as_posix(), problem=problem)
+        yield Utterance(f, text, who, source, id=below.with_suffix("").as_posix(), problem=problem)
     if not n:
         raise ValueError(f"no sound files with .txt beside in {str(root)!r} ({silent} without): "
                          f"{', '.join(sounds)} are read")
@@ -295,6 +290,7 @@ class Stream:
 # %% ../nbs/21_corpora.ipynb #8583ba0d
 @patch
 def _side(self:Stream, who, text, split):
+    "The split of what somebody says"
     v, t, key = self.valid, self.test, sentence(text)
     if not v+t: return split
     if self.few or not self.columns["speaker"]: return held_out(key, v, t)
@@ -386,14 +382,18 @@ def _pick(have, what, given=None):
     return next((n for n in names if n in have), None)
 
 # %% ../nbs/21_corpora.ipynb #2f64c888
-def _few_speakers(files, column):
-    "Are there few speakers in local files?"
+def _values(files, column):
+    "One column of Parquet files"
     import pyarrow.parquet as pq
-    who = set()
-    for f in files:
-        who.update(pq.read_table(f, columns=[column])[column].to_pylist())
-        if len(who) >= ENOUGH_SPEAKERS: return False
-    return True
+    for f in files: yield from pq.read_table(f, columns=[column])[column].to_pylist()
+
+def _enough(speakers):
+    "Are there enough speakers to hold some out?"
+    known = set()
+    for who in speakers:
+        known.add(who)
+        if len(known) >= ENOUGH_SPEAKERS: return True
+    return False
 
 # %% ../nbs/21_corpora.ipynb #21c00005
 def hf(
@@ -413,7 +413,7 @@ def hf(
         columns = dict(audio=_pick(have, "audio", audio), text=_pick(have, "text", text),
                        speaker=_pick(have, "speaker", speaker), id=_pick(have, "id"))
         few = bool(local and valid+test and columns["speaker"])
-        few = few and _few_speakers(sum(local.values(), []), columns["speaker"])
+        few = few and not _enough(_values(sum(local.values(), []), columns["speaker"]))
         parts = [(side, _undecoded(ds, columns["audio"])) for side,ds in parts]
     except (OSError, RuntimeError, ValueError, TypeError, KeyError) as e:
         if isinstance(e, ValueError) and "no column" in str(e): raise
@@ -441,23 +441,16 @@ _SIDES = ("train", "valid", "test")
 
 def _key(text):
     digest = hashlib.blake2b(sentence(text).encode(errors="replace"), digest_size=8).digest()
-    return int.from_bytes(digest, "little") & ~3
+    return int.from_bytes(digest, "little")
 
 def _shared(read, side):
     "sentence -> sides, of the sentences said on more than one"
-    codes = {s: i for i,s in enumerate(_SIDES)}
-    keys = np.unique(np.fromiter((_key(u.text) | codes.get(side(u), 3) for u in read()), dtype=np.uint64))
-    keys = keys[keys & 3 != 3]
-    words, n = np.unique(keys & ~np.uint64(3), return_counts=True)
+    rows = ((_key(u.text), _SIDES.index(where)) for u in read() if (where := side(u)) in _SIDES)
+    said = np.unique(np.fromiter(rows, dtype=[("key", np.uint64), ("side", np.uint8)]))
+    keys, sides = np.unique(said["key"], return_counts=True)
     shared = {}
-    for k in keys[np.isin(keys & ~np.uint64(3), words[n > 1])].tolist():
-        shared.setdefault(k & ~3, []).append(_SIDES[k & 3])
+    for key,i in said[np.isin(said["key"], keys[sides > 1])].tolist(): shared.setdefault(key, []).append(_SIDES[i])
     return shared
-
-def _crowd(us):
-    "Are there enough speakers to hold some out?"
-    who = set()
-    return any(who.add(u.speaker) or len(who) >= ENOUGH_SPEAKERS for u in us)
 
 # %% ../nbs/21_corpora.ipynb #4f59b363
 def split_disjoint(
@@ -465,12 +458,13 @@ def split_disjoint(
     valid=None, test=None, # Shares to hold out (default: the splits as they are)
 ): # Iterable of `Utterance`
     "Deal a corpus into train, valid and test that share no sentence, and no speaker where there are enough of them"
-    anew, v, t = not (valid is None and test is None), valid or 0., test or 0.
-    crowd = anew and _crowd(read())
-    def side(u): return u.split if not anew else held_out(u.speaker if crowd else sentence(u.text), v, t)
+    as_it_is = valid is None and test is None
+    people = not as_it_is and _enough(u.speaker for u in read())
+    def side(u):
+        return u.split if as_it_is else held_out(u.speaker if people else sentence(u.text), valid or 0., test or 0.)
     shared = _shared(read, side)
     for u in read():
-        here, sides = side(u), shared.get(_key(u.text))
+        here, sides = side(u), shared.get(_key(u.text), ())
         if sides and here in _SIDES:
             likes = held_out(sentence(u.text), KEPT/2, KEPT/2)
             if here != (likes if likes in sides else sides[0]): here = "spare"
@@ -523,7 +517,7 @@ def recognise(
         raise ValueError(f"no folder {str(path)!r}: give a folder of recordings, a manifest (.jsonl, .csv, .tsv) "
                          "or a .parquet file")
     for name,inside,fits in _layouts:
-        for p in {path: 0, path/inside: 0} if inside else (path,):
+        for p in dict.fromkeys((path, path/inside)):
             if p.is_dir() and fits(p): return name, str(p)
     lists = [p for p in _plain_files(path.iterdir()) if is_list(p)]
     if len(lists) == 1: return str(lists[0]), str(path)

@@ -57,8 +57,8 @@ def _name_of(audio):
 @patch
 def clip(self:Utterance)->Clip:
     "The sound, loaded now"
-    c = Clip.load(self.audio)
-    return c if self.pace == 1 else Clip(Clip(c.samples, round(c.rate*self.pace)).to(c.rate).samples, c.rate)
+    clip = Clip.load(self.audio)
+    return clip if self.pace == 1 else Clip(clip.samples, round(clip.rate*self.pace)).to(clip.rate)
 
 # %% ../nbs/20_data.ipynb #b91a511e
 @dataclass
@@ -99,9 +99,9 @@ def check_card(
 ):
     "Refuse codes of another codec, or of the same codec with other weights"
     if codec is None: return
-    name,hash = (None,codec) if isinstance(codec, str) else (codec.name, codec.hash)
-    if hash in (card["codec_hash"], card["codec"] if name is None else None): return
-    asked = hash if name is None else f"{name} ({hash})"
+    if isinstance(codec, str): fits, asked = codec in (card["codec"], card["codec_hash"]), codec
+    else: fits, asked = codec.hash == card["codec_hash"], f"{codec.name} ({codec.hash})"
+    if fits: return
     raise ValueError(f"the codes in {str(path)!r} were made by codec {card['codec']} ({card['codec_hash']}), "
                      f"asked for {asked}: run harmonica-preprocess with this codec into another folder")
 
@@ -225,31 +225,28 @@ def print_of(
 def _model_print(model):
     "A word for an aligner: its class, and a checksum of its weights"
     if model is None: return "none"
-    weights, x = model.state_dict().values() if hasattr(model, "state_dict") else (), 0
-    for v in weights: x = zlib.crc32(v.cpu().numpy().tobytes(), x)
-    return f"{type(model).__name__} {x}"
+    crc = 0
+    if hasattr(model, "state_dict"):
+        for v in model.state_dict().values(): crc = zlib.crc32(v.cpu().numpy().tobytes(), crc)
+    return f"{type(model).__name__} {crc}"
 
 # %% ../nbs/20_data.ipynb #63eae602
 columns = dict(id="string", text="string", speaker="string", source="string", split="string", seconds="float32",
                loudness="float32", n_frames="int32", codes="int16", durations="int16", print="string")
+
+def _schema():
+    "The columns as Arrow knows them; codes and durations are a list a row"
+    import pyarrow as pa # comes with datasets
+    lists = ("codes", "durations")
+    return pa.schema([(k, pa.list_(pa.int16()) if k in lists else getattr(pa, v)()) for k,v in columns.items()])
 
 def _check_shard(table):
     "Refuse a table that is not one of codes"
     table.validate(full=True)
     for k in ("id", "text", "speaker", "split", "seconds", "n_frames", "codes"):
         if table[k].null_count: raise ValueError(f"column {k} has gaps")
-        kind, given = columns[k] if k != "codes" else "list<item: int16>", str(table[k].type)
-        same = (kind, f"large_{kind}", kind.replace("float32", "float"), kind.replace("item", "element"))
-        if given not in same: raise ValueError(f"column {k} is {given}")
-
-# %% ../nbs/20_data.ipynb #20d00006
-def _column(rows, k):
-    "One column of a shard"
-    import pyarrow as pa # comes with datasets
-    if k not in ("codes", "durations"): return pa.array([r.get(k) for r in rows], getattr(pa, columns[k])())
-    flat = [np.asarray(r.get(k, ()), dtype=np.int16) for r in rows]
-    ends = np.cumsum([0]+[len(x) for x in flat]).astype(np.int32)
-    return pa.ListArray.from_arrays(ends, np.concatenate(flat))
+        given = str(table[k].type).removeprefix("large_").replace("element", "item")
+        if given != str(_schema().field(k).type): raise ValueError(f"column {k} is {table[k].type}")
 
 # %% ../nbs/20_data.ipynb #ee4ad562
 def write_table(table, path)->Path:
@@ -265,7 +262,7 @@ def write_shard(
 )->Path:
     "Rows as one .arrow file, whole or not at all"
     import pyarrow as pa
-    return write_table(pa.table({k: _column(rows, k) for k in columns}), path)
+    return write_table(pa.Table.from_pylist(rows, schema=_schema()), path)
 
 # %% ../nbs/20_data.ipynb #ed1c26ff
 def _open(files):
@@ -286,7 +283,6 @@ def cached_ids(
     files = sorted(Path(path).glob("*.arrow"))
     return set(_open(files)["id"]) if files else set()
 
-# %% ../nbs/20_data.ipynb #58d870d7
 def _refusals(path):
     "id -> (reason or None, print) of all that was ever refused; the half line of a killed process is none"
     found = {}
@@ -333,26 +329,22 @@ class _Cache:
         self.ds = _open(files) if files else None
         self.row = {k: i for i,k in enumerate(self.ds["id"])} if files else {}
         self.refused, self.log = _refusals(out), out/("rejected.jsonl" if parts == 1 else f"rejected-{self.name}.jsonl")
-        self.rows, self.stale, self.changed, self.seen, self.saved = [], set(), set(), set(), time.monotonic()
+        self.rows, self.saved = [], time.monotonic()                      # made and not yet on the disk; the last save
+        self.seen, self.stale, self.changed = set(), set(), set()         # ids
         self.stats, self.splits = dict(made=0, kept=0, changed=0, rejected=0, spare=0, hours=0.), Counter()
-
-# %% ../nbs/20_data.ipynb #50f61c03
-@patch
-def _known(self:_Cache, u):
-    "(text, speaker, split, seconds, print) of a row that is there"
-    row, names = self.row[u.id], ("text", "speaker", "split", "seconds", "print")
-    return [self.ds.data.column(k)[row].as_py() if k in self.ds.column_names else None for k in names]
 
 # %% ../nbs/20_data.ipynb #20d00011
 @patch
 def _is_kept(self:_Cache, u, new):
-    "Is the row of `u` still what would be made?"
-    text, speaker, split, seconds, old = self._known(u)
+    "Is the row of `u` still what would be made? `new`: its print"
     if new is None: return True # its sound is not at hand: nothing better can be made
-    if not self.limits[0] <= seconds <= self.limits[1] or not (self.wordless or text): return False
-    if old is None: return (text, speaker, split) == (u.text.strip(), u.speaker, u.split) # of a version without prints
-    if old[8:] == new[8:]: return True
-    if old[:8] == new[:8]: return False
+    def kept(name): return self.ds.data.column(name)[self.row[u.id]].as_py() if name in self.ds.column_names else None
+    text, old = kept("text"), kept("print")
+    if not self.limits[0] <= kept("seconds") <= self.limits[1] or not (self.wordless or text): return False
+    if old is None: # of a version without prints
+        return (text, kept("speaker"), kept("split")) == (u.text.strip(), u.speaker, u.split)
+    same_place, same_content = old[:8] == new[:8], old[8:] == new[8:]
+    if same_place or same_content: return same_content
     raise ValueError(f"{u.id!r} is one recording in {str(self.out)!r} and another one here ({u.audio!s:.80}): "
                      "give each its own id (a column `id`), or make another folder with --out")
 
@@ -557,22 +549,27 @@ class CodesDataset:
 
 # %% ../nbs/20_data.ipynb #be96d220
 @patch
-def _kept_rows(self:CodesDataset, n):
+def _kept_rows(self:CodesDataset):
     "Which rows are of this split, in words, and not held out by another cache"
     splits = np.array(self.ds["split"][:])
-    keep = np.ones(len(n), dtype=bool) if self.split is None else splits == self.split
+    keep = np.ones(len(splits), dtype=bool) if self.split is None else splits == self.split
     if self.split == "train" and len(self.paths) > 1: keep &= ~self._held_out(splits)
     if not self.wordless: keep &= np.array(self.ds["text"][:], dtype=object) != ""
     if keep.any(): return keep
     raise ValueError(f"no utterances of split {self.split!r} in {str(self.paths[0])!r}, "
                      f"there are {sorted(set(splits))}: choose one of them or None")
 
+def _places(names):
+    "name -> indices where it stands"
+    order = np.argsort(names, kind="stable")
+    found, first = np.unique(names[order], return_index=True)
+    return {str(k): v for k,v in zip(found, np.split(order, first[1:]))}
+
 # %% ../nbs/20_data.ipynb #7b37316e
 @patch
 def _choose(self:CodesDataset):
     "Which rows there are to be, and whose they are"
-    n = np.array(self.ds["n_frames"][:])
-    keep = self._kept_rows(n)
+    n, keep = np.array(self.ds["n_frames"][:]), self._kept_rows()
     self.rows = np.flatnonzero(keep & (n <= (self.max_frames or n.max())))
     self.too_long = int(keep.sum())-len(self.rows) # left out for `max_frames`
     if not len(self.rows):
@@ -580,9 +577,7 @@ def _choose(self:CodesDataset):
         raise ValueError(f"max_frames={self.max_frames} given, the shortest utterance has {least}: raise max_frames")
     self.lengths = n[self.rows] # Frames of each utterance, (N,)
     self.speakers = np.array(self.ds["speaker"][:])[self.rows]
-    order = np.argsort(self.speakers, kind="stable")
-    names, first = np.unique(self.speakers[order], return_index=True)
-    self.by_speaker = {str(k): v for k,v in zip(names, np.split(order, first[1:]))}
+    self.by_speaker = _places(self.speakers)
     self._tokens, self._copies = [None]*len(self.rows), None
 
 # %% ../nbs/20_data.ipynb #a2f4f09f
@@ -594,7 +589,6 @@ def _map(self:CodesDataset):
     self.values = [c.values.to_numpy(zero_copy_only=True) for c in cols]
     self.starts = np.concatenate([c.offsets.to_numpy()[:-1] for c in cols])
     self.chunk = np.repeat(np.arange(len(cols)), [len(c) for c in cols])
-    self.text = self.ds.data.column("text")
     sizes = np.concatenate([np.diff(c.offsets.to_numpy()) for c in cols])
     wrong = np.flatnonzero(sizes != self.n_q*np.array(self.ds["n_frames"][:], dtype=np.int64))
     if not len(wrong): return
@@ -605,7 +599,7 @@ def _map(self:CodesDataset):
 # %% ../nbs/20_data.ipynb #d5fc7528
 @patch
 def __getstate__(self:CodesDataset):
-    state = {k:v for k,v in self.__dict__.items() if k not in ("ds","values","starts","chunk","text")}
+    state = {k:v for k,v in self.__dict__.items() if k not in ("ds","values","starts","chunk")}
     if None not in self._tokens: state["tokenizer"] = None # not needed any more, and a network in it can't travel
     return state
 @patch
@@ -628,9 +622,14 @@ def _held_out(self:CodesDataset, splits)->np.ndarray: # (N,) bool
 def __len__(self:CodesDataset): return len(self.rows)
 
 @patch
+def _value(self:CodesDataset, i, column):
+    "What a column holds for utterance `i`"
+    return self.ds.data.column(column)[int(self.rows[i])].as_py()
+
+@patch
 def id(self:CodesDataset, i)->str:
     "Id of utterance `i`"
-    return self.ds.data.column("id")[int(self.rows[i])].as_py()
+    return self._value(i, "id")
 
 # %% ../nbs/20_data.ipynb #89731279
 @patch
@@ -651,7 +650,7 @@ def tokens(self:CodesDataset,
 )->np.ndarray: # Token ids (L,); a single padding where there is no text
     "Token ids of utterance `i`, remembered"
     if self._tokens[i] is None:
-        text, ids = self.text[int(self.rows[i])].as_py(), []
+        text, ids = self._value(i, "text"), []
         if self.tokenizer: ids = self.tokenizer.encode(text, edges=True) if text else [0]
         self._tokens[i] = np.array(ids, dtype=np.int32)
     return self._tokens[i]
@@ -662,9 +661,8 @@ def durations(self:CodesDataset,
     i:int, # Utterance
 )->np.ndarray: # Frames of each token (L,); zeros where they were not measured, or for other tokens than these
     "When the tokens of utterance `i` are said"
-    n, d = len(self.tokens(i)), None
-    if "durations" in self.ds.column_names: d = self.ds.data.column("durations")[int(self.rows[i])].values
-    d = np.zeros(0, np.int16) if d is None else d.to_numpy()
+    measured = self._value(i, "durations") if "durations" in self.ds.column_names else None
+    d, n = np.array(measured or [], dtype=np.int16), len(self.tokens(i))
     return d if len(d) == n and d.sum() == self.lengths[i] else np.zeros(n, np.int16)
 
 @patch
@@ -672,12 +670,10 @@ def __getitem__(self:CodesDataset, i)->dict: # codes (n_q,T), tokens (L,), id, t
     i = int(i)
     if not -len(self) <= i < len(self): raise IndexError(i)
     i %= len(self)
-    names = ("id","text","speaker","source","seconds")
-    row = {k: self.ds.data.column(k)[int(self.rows[i])].as_py() for k in names}
+    row = {k: self._value(i, k) for k in ("id", "text", "speaker", "source", "seconds")}
     parts = {k: getattr(self, k)(i) for k in ("codes", "tokens", "durations")}
     return dict(row, index=i, **{k: torch.from_numpy(v.astype(np.int64)) for k,v in parts.items()})
 
-# %% ../nbs/20_data.ipynb #182faf8b
 @patch
 def __repr__(self:CodesDataset):
     rate, hours = self.frame_rate, self.lengths.sum()/self.frame_rate/3600
@@ -694,10 +690,10 @@ def other_prompt(
 )->np.ndarray: # Codes (n_q,P), P <= want; P=0 if the speaker has no other utterance
     "A window of the same speaker's other utterances"
     mates, used, parts, total = dataset.by_speaker[dataset.speakers[i]], {i}, [], 0
-    text = dataset.text[int(dataset.rows[i])]
+    text = dataset._value(i, "text")
     for _ in range(min(12, 3*len(mates))): # tries: a short-spoken speaker gives a short prompt
         j = int(mates[rng.integers(len(mates))])
-        if j in used or dataset.text[int(dataset.rows[j])] == text: continue
+        if j in used or dataset._value(j, "text") == text: continue
         used.add(j)
         parts.append(dataset.codes(j))
         total += parts[-1].shape[1]
@@ -729,15 +725,11 @@ def copies(self:CodesDataset,
 )->np.ndarray: # Indices of the same recording at other paces, possibly none
     "The copies of utterance `i` that `speed_perturb` made"
     if self._copies is None:
-        names = np.array([re.sub(r"(@[\d.]+)+$", "", s) for s in np.array(self.ds["id"][:])[self.rows]])
-        first = np.unique(names, return_inverse=True)[1]
-        order = np.argsort(first, kind="stable")
-        self._copies = first, np.split(order, np.cumsum(np.bincount(first))[:-1])
-    which, groups = self._copies
-    same = groups[which[i]]
+        self._recordings = np.array([re.sub(r"(@[\d.]+)+$", "", s) for s in np.array(self.ds["id"][:])[self.rows]])
+        self._copies = _places(self._recordings)
+    same = self._copies[self._recordings[i]]
     return same[same != i]
 
-# %% ../nbs/20_data.ipynb #cf186ee5
 def other_voice(
     dataset:CodesDataset, # Where the copies are
     i:int, # Utterance that will be predicted
@@ -747,8 +739,10 @@ def other_voice(
     "Book 0 of a copy at another pace, brought back to this one"
     copies = dataset.copies(i)
     if not len(copies): return own
-    c, n = dataset.codes(int(copies[rng.integers(len(copies))]))[0], dataset.lengths[i]
-    return c[((np.arange(n)+.5)*len(c)/n).astype(int)][n-len(own):]
+    other = dataset.codes(int(copies[rng.integers(len(copies))]))[0]
+    n = dataset.lengths[i]
+    stretched = other[((np.arange(n)+.5)*len(other)/n).astype(int)]
+    return stretched[n-len(own):]
 
 # %% ../nbs/20_data.ipynb #352f1576
 def collate(

@@ -79,15 +79,9 @@ class MicroCodec(Codec):
         hiss = torch.randn(1<<17, generator=torch.Generator().manual_seed(0))*.1
         self.register_buffer("hiss", hiss, persistent=False)
         self.phones = nn.Linear(c.code_dim, c.n_phones) if c.n_phones else None
-        self.quiet()
-
-# %% ../nbs/05_microcodec.ipynb #3d973792
-@patch
-@torch.no_grad()
-def quiet(self:MicroCodec):
-    "At first a quiet buzz and a quieter hiss"
-    self.spec_head[1].weight.mul_(.3)
-    self.spec_head[1].bias.view(self.cfg.sub, -1, 3).copy_(torch.tensor([-1., 0., -1.5]))
+        with torch.no_grad(): # at first a quiet buzz and a quieter hiss
+            self.spec_head[1].weight.mul_(.3)
+            self.spec_head[1].bias.view(c.sub, -1, 3).copy_(torch.tensor([-1., 0., -1.5]))
 
 # %% ../nbs/05_microcodec.ipynb #0a7eb30b
 @patch
@@ -111,15 +105,15 @@ def think(self:MicroCodec,
     h = self.dec(self.from_code(z))
     return h, self.pitch(h).float().reshape(len(h), -1, self.cfg.n_pitch)
 
-# %% ../nbs/05_microcodec.ipynb #7983874f
 @patch
 def hertz(self:MicroCodec,
     scores:Tensor, # Of each pitch, (B,K,n_pitch)
 )->Tensor: # (B,K)
     "The favourite pitch, between steps too"
-    n = self.cfg.n_pitch
-    i = (scores.argmax(-1, keepdim=True)+torch.arange(-3, 4, device=scores.device)).clamp(0, n-1)
-    f = LOW*(HIGH/LOW)**((scores.gather(-1, i).softmax(-1)*i).sum(-1)/(n-1))
+    last = self.cfg.n_pitch-1
+    near = (scores.argmax(-1, keepdim=True)+torch.arange(-3, 4, device=scores.device)).clamp(0, last)
+    step = (scores.gather(-1, near).softmax(-1)*near).sum(-1)
+    f = LOW*(HIGH/LOW)**(step/last)
     return (f*16).round()/16     # rounded, so that the running sum is the same for a stream that is decoded in pieces
 
 # %% ../nbs/05_microcodec.ipynb #3bbf44a9
@@ -325,7 +319,6 @@ def piece(self:MicroCodec, z, cut, done, until, turn, tone=None):
     turns = phase(f, self.sample_rate, turn)[1]
     return Clip(x.clamp(-1, 1).cpu().numpy(), self.sample_rate), turns[:,(max(0, until-4)-lead)*sub]
 
-# %% ../nbs/05_microcodec.ipynb #b261b04f
 @patch
 @torch.no_grad()
 def stream(self:MicroCodec,
@@ -346,7 +339,6 @@ def power(self:MicroCodec,
     c, hop = self.cfg, self.cfg.hop//self.cfg.sub
     return stft(F.pad(wav, (0, -len(wav) % hop))[None], c.n_fft, hop)[0].abs().pow(2)
 
-# %% ../nbs/05_microcodec.ipynb #d361542d
 @patch
 def timbre(self:MicroCodec,
     wav:Tensor, # Samples, (N,)

@@ -6,13 +6,14 @@ Docs: https://harmonica-tts.github.io/harmonica/monitor.html.md"""
 
 # %% auto #0
 __all__ = ['RULES', 'PANELS', 'Printer', 'perplexity', 'CodebookUse', 'part_name', 'Gradients', 'undisturbed', 'looks',
-           'Attention', 'read_log', 'column', 'rule', 'diagnose', 'last', 'not_a_number', 'loss_goes_nowhere',
-           'gradient_jumped', 'updates_of_the_wrong_size', 'codebook_collapse', 'no_head_reads', 'attention_is_frozen',
-           'speaks_brokenly', 'too_little_to_learn_from', 'learned_by_heart', 'deaf_parts', 'Alarms', 'curves', 'page',
-           'Page', 'Speak', 'Books', 'TensorBoard']
+           'Attention', 'read_log', 'column', 'not_a_number', 'loss_goes_nowhere', 'gradient_jumped',
+           'updates_of_the_wrong_size', 'last', 'codebook_collapse', 'no_head_reads', 'attention_is_frozen',
+           'speaks_brokenly', 'too_little_to_learn_from', 'learned_by_heart', 'deaf_parts', 'diagnose', 'Alarms',
+           'curves', 'page', 'Page', 'Speak', 'Books', 'TensorBoard']
 
 # %% ../nbs/52_monitor.ipynb #504f18d7
 import html, json, math
+from collections import defaultdict
 from contextlib import contextmanager
 from pathlib import Path
 import numpy as np, torch
@@ -80,22 +81,20 @@ def before_fit(self:CodebookUse, t):
 @torch.no_grad()
 def count(self:CodebookUse, model, batch):
     "Count the codes of one batch"
-    n, dev = model.cfg.n_bins, self.out.device
-    if self.drawn is None: self.drawn, self.true = torch.zeros(n, device=dev), torch.zeros(n, device=dev)
+    n, group, dev = model.cfg.n_bins, model.cfg.group, self.out.device
     if self.gen is None:
         self.gen = torch.Generator(dev)
         self.gen.manual_seed(0)
         try:
             if self.state is not None: self.gen.set_state(self.state)
         except RuntimeError: pass # counted on another kind of device: the dice differ there anyway
-        self.drawn, self.true = self.drawn.to(dev), self.true.to(dev)
-    group = model.cfg.group
-    # (B,T,n_bins)
-    p = self.out[...,:group*n].unflatten(-1, (group, n)).float().softmax(-1).flatten(1,2)[:,:batch.codes.shape[2]]
-    real = batch.frame_mask[:,:p.shape[1]]
-    picked = torch.multinomial(p[real], 1, generator=self.gen)[:,0]
+        begun = (self.drawn, self.true) if self.drawn is not None else torch.zeros(2, n)
+        self.drawn, self.true = (c.to(dev) for c in begun)
+    scores = self.out[...,:group*n].unflatten(-1, (group, n)).flatten(1,2)[:,:batch.codes.shape[2]]    # (B,T,n_bins)
+    real = batch.frame_mask[:,:scores.shape[1]]
+    picked = torch.multinomial(scores[real].float().softmax(-1), 1, generator=self.gen)[:,0]
     self.drawn += torch.bincount(picked, minlength=n)
-    self.true += torch.bincount(batch.codes[:,0,:p.shape[1]][real], minlength=n)
+    self.true += torch.bincount(batch.codes[:,0,:scores.shape[1]][real], minlength=n)
 
 # %% ../nbs/52_monitor.ipynb #43e3fd96
 @patch
@@ -111,7 +110,6 @@ def after_step(self:CodebookUse, t):
 @patch
 def after_fit(self:CodebookUse, t): self.handle.remove()
 
-# %% ../nbs/52_monitor.ipynb #f968fee7
 @patch
 def state_dict(self:CodebookUse): # kept in the run's checkpoint: a resumed count is the count
     return dict(said=self.drawn, true=self.true, gen=None if self.gen is None else self.gen.get_state())
@@ -141,11 +139,9 @@ class Gradients:
 def before_update(self:Gradients, t):
     "Gradients are complete and not yet clipped; remember the weights"
     if t.step and (t.step+1) % self.every: return
-    squares = {}
+    squares = defaultdict(float)
     for n,p in t.model.named_parameters():
-        if p.grad is None: continue
-        part, size = part_name(n), p.grad.detach().float().pow(2).sum()
-        squares[part] = squares.get(part, 0.)+size
+        if p.grad is not None: squares[part_name(n)] += p.grad.detach().float().pow(2).sum()
     self.norms = {k: float(v)**.5 for k,v in squares.items()}
     self.old = {n: p.detach().clone() for n,p in t.model.named_parameters() if p.requires_grad}
 
@@ -153,11 +149,12 @@ def before_update(self:Gradients, t):
 @torch.no_grad()
 def after_step(self:Gradients, t):
     if self.old is None: return
-    moved, size = {}, {}
+    moved, size = defaultdict(float), defaultdict(float)
     for n,p in t.model.named_parameters():
         if n not in self.old: continue
-        k, w = part_name(n), self.old[n].float()
-        moved[k], size[k] = moved.get(k, 0.)+(p.float()-w).pow(2).sum(), size.get(k, 0.)+w.pow(2).sum()
+        old = self.old[n].float()
+        moved[part_name(n)] += (p.float()-old).pow(2).sum()
+        size[part_name(n)] += old.pow(2).sum()
     self.ratios, self.old = {k: float(v/size[k].clamp(min=1e-12))**.5 for k,v in moved.items()}, None
     overall = (sum(map(float, moved.values()))/max(sum(map(float, size.values())), 1e-12))**.5
     parts = {f"grad/{k}": v for k,v in self.norms.items()} | {f"update/{k}": v for k,v in self.ratios.items()}
@@ -177,36 +174,32 @@ def undisturbed(
 # %% ../nbs/52_monitor.ipynb #f5d0cfb2
 def _follows(w):
     "Of the maps of one utterance, (H,S,L): how the mean place moves with time, and the entropy; (H,) each"
-    _, s, l = w.shape
-    at = (w*torch.arange(l, device=w.device)).sum(-1)
-    at = at-at.mean(-1, keepdim=True)
-    time = torch.arange(s, device=w.device)-(s-1)/2
-    entropy = -(w*(w+1e-9).log()).sum(-1).mean(-1)/math.log(max(l, 2))
-    return (at*time).sum(-1)/(at.norm(dim=-1)*time.norm()).clamp(min=1e-6), entropy
+    w = w/w.sum(-1, keepdim=True).clamp(min=1e-9)
+    _, S, L = w.shape
+    place = (w*torch.arange(L, device=w.device)).sum(-1)
+    place = place-place.mean(-1, keepdim=True)
+    time = torch.arange(S, device=w.device)-(S-1)/2
+    entropy = -(w*(w+1e-9).log()).sum(-1).mean(-1)/math.log(max(L, 2))
+    return (place*time).sum(-1)/(place.norm(dim=-1)*time.norm()).clamp(min=1e-6), entropy
 
+# %% ../nbs/52_monitor.ipynb #52f60009
 @torch.no_grad()
 def looks(
     model,       # An `AR`
     batch,       # A `Batch` on its device
 )->tuple: # alignment (layers,heads), entropy (layers,heads) and the best head's map (S,L) of the first utterance
     "How each head of an AR attends to the text while speaking"
-    batch, body = batch[:2], model.body   # maps take memory
+    batch, body, group = batch[:2], model.body, model.cfg.group   # two utterances: maps take memory
     layers = sorted({round(i*(body.n_layers-1)/3) for i in range(4)})
     with undisturbed(model), body.watch(layers) as maps: model.loss(batch)
-    g, L = model.cfg.group, batch.text.shape[1]
-    S = -(-batch.codes.shape[2]//g)+1
-    sizes = [(-(-int(f)//g), int(l)) for f,l in zip(batch.n_frames, batch.text_len)]
-    align, spread = [], []
-    for i in layers:
-        a = maps[i][:,:,-S:,1:1+L].float()                       # (B,H,S,L): target steps looking at text
-        a = a/a.sum(-1, keepdim=True).clamp(min=1e-9)
-        c, e = zip(*[_follows(a[k,:,:s,:l]) for k,(s,l) in enumerate(sizes)])
-        align.append(torch.stack(c).mean(0))
-        spread.append(torch.stack(e).mean(0))
-    align, spread = torch.stack(align), torch.stack(spread)
-    best = int(align.argmax())
-    pick = maps[layers[best//align.shape[1]]][0, best%align.shape[1]][-S:,1:1+L]
-    return align.cpu(), spread.cpu(), pick[:sizes[0][0],:sizes[0][1]].float().cpu()
+    first = -(-batch.codes.shape[2]//group)+1      # step of the target, counted from the end
+    def read(layer, item): # (H,S,L): steps of the target looking at text
+        steps, tokens = -(-int(batch.n_frames[item])//group), int(batch.text_len[item])
+        return maps[layer][item,:,-first:][:,:steps,1:1+tokens].float()
+    each = [[torch.stack(_follows(read(layer, i))) for i in range(len(batch))] for layer in layers]
+    align, entropy = torch.stack([torch.stack(items).mean(0) for items in each], 1).cpu()
+    layer, head = divmod(int(align.argmax()), align.shape[1])
+    return align, entropy, read(layers[layer], 0)[head].cpu()
 
 # %% ../nbs/52_monitor.ipynb #ef33ac82
 class Attention:
@@ -247,27 +240,7 @@ def column(
     pts = [(r["step"], r[key]) for r in rows if key in r and math.isfinite(r[key])]
     return tuple(np.array(v) for v in zip(*pts)) if pts else (np.array([]), np.array([]))
 
-# %% ../nbs/52_monitor.ipynb #41fd1c86
-RULES = [] # functions: rows of a log -> (what, why, do), or None where nothing is wrong
-
-def rule(f):
-    "Decorator: one thing that may be wrong with a run"
-    RULES.append(f)
-    return f
-
-# %% ../nbs/52_monitor.ipynb #bf76806e
-def diagnose(
-    rows:list, # From `read_log`
-)->list: # Dicts of what, why and do
-    "What is wrong with a run, as far as its log shows"
-    return [dict(zip(("what", "why", "do"), found)) for f in RULES if (found := f(rows))]
-
-def last(rows, key): # -> update of the latest value, the value; (-1, 0.) where there is none
-    steps, values = column(rows, key)
-    return (steps[-1], values[-1]) if len(values) else (-1, 0.)
-
 # %% ../nbs/52_monitor.ipynb #5cbaad9c
-@rule
 def not_a_number(rows):
     broken = lambda r: any(k.endswith(("loss", "grad_norm")) and not math.isfinite(v) for k,v in r.items())
     bad = [r["step"] for r in rows if broken(r)]
@@ -275,7 +248,6 @@ def not_a_number(rows):
         "learning rate too high, or an overflow in half precision",
         "lower training.lr by 3, set training.precision=fp32")
 
-@rule
 def loss_goes_nowhere(rows):
     step, loss = column(rows, "loss")
     if len(loss) < 12: return
@@ -291,7 +263,6 @@ def loss_goes_nowhere(rows):
         "try training.lr times and divided by 3; listen to what the cache holds")
 
 # %% ../nbs/52_monitor.ipynb #9a5aaf18
-@rule
 def gradient_jumped(rows):
     norm = np.array([r["grad_norm"] for r in rows if "grad_norm" in r])
     good = norm[np.isfinite(norm)]
@@ -300,7 +271,6 @@ def gradient_jumped(rows):
     if top > 30*usual and top > 1: return (f"gradient norm jumped to {top:.1f}, {top/usual:.0f} times its median",
         "an odd batch, or the edge of divergence", "lower training.clip or training.lr; look for misaligned utterances")
 
-@rule
 def updates_of_the_wrong_size(rows):
     s, moved = column(rows, "update_ratio")
     if len(moved) and moved.max() > .1: return (f"an update moved the weights by {moved.max():.0%} of their size",
@@ -310,14 +280,16 @@ def updates_of_the_wrong_size(rows):
         "learning rate too low, or the schedule has ended", "raise training.lr by 10, or training.max_steps")
 
 # %% ../nbs/52_monitor.ipynb #5679ff55
-@rule
+def last(rows, key): # -> update of the latest value, the value; (-1, 0.) where there is none
+    steps, values = column(rows, key)
+    return (steps[-1], values[-1]) if len(values) else (-1, 0.)
+
 def codebook_collapse(rows):
     step, use = last(rows, "use_ratio")
     if step >= 100 and use < .6: return (f"the model uses {use:.0%} of the variety of the true codes",
         "codebook collapse: it learned the common codes and not the text", "lower training.lr, train longer at "
         "training.teacher_forcing_start=1, check that text and codes belong together")
 
-@rule
 def no_head_reads(rows):
     step, alignment = last(rows, "alignment")
     if step >= 5000 and alignment < .5: return (
@@ -325,7 +297,6 @@ def no_head_reads(rows):
         "too few updates, batches too small, or transcripts that do not fit",
         "raise training.batch_frames to 20 s of sound or more an update; check the transcripts")
 
-@rule
 def attention_is_frozen(rows):
     step, entropy = last(rows, "attention_entropy")
     seen, alignment = last(rows, "alignment")
@@ -335,7 +306,6 @@ def attention_is_frozen(rows):
         "start again with training.lr divided by 10 and more training.warmup_steps")
 
 # %% ../nbs/52_monitor.ipynb #ce6fccbb
-@rule
 def speaks_brokenly(rows):
     flags = lambda r: [k for k in r if k.startswith("flag/")]
     rows = [r for r in rows if flags(r)]
@@ -345,7 +315,6 @@ def speaks_brokenly(rows):
         "it does not follow the text yet, or its stop symbol was not learned",
         "listen to spoken/; more updates, or model.ar.length_control_mode=duration_predictor")
 
-@rule
 def too_little_to_learn_from(rows):
     step, top10 = last(rows, "top10")
     if step >= 20000 and top10 < .4: return (
@@ -354,14 +323,12 @@ def too_little_to_learn_from(rows):
         "more speech, or raise training.grad_accum_steps; speech becomes intelligible from about 40%")
 
 # %% ../nbs/52_monitor.ipynb #8a556808
-@rule
 def learned_by_heart(rows):
     step, loss = column(rows, "valid_loss")
     if len(loss) >= 4 and loss[-3:].min() > loss.min()*1.03+.01: return (
         f"valid loss rises: {loss.min():.2f} at update {step[loss.argmin()]}, {loss[-1]:.2f} now",
         "the model learns its training set by heart", "stop and use best.pt, raise model.ar.dropout, or add data")
 
-@rule
 def deaf_parts(rows):
     g = next((r for r in reversed(rows) if any(k.startswith("grad/") for k in r)), {})
     blocks = {k[5:]: v for k,v in g.items() if k.startswith("grad/block")}
@@ -371,6 +338,16 @@ def deaf_parts(rows):
     if dead and g["step"] >= 100: return (f"no gradient reaches {', '.join(dead)}",
         "a part of the model is saturated, so it is deaf to what comes through it",
         "start again with training.lr divided by 10")
+
+# %% ../nbs/52_monitor.ipynb #bf76806e
+RULES = [not_a_number, loss_goes_nowhere, gradient_jumped, updates_of_the_wrong_size, codebook_collapse, no_head_reads,
+    attention_is_frozen, speaks_brokenly, too_little_to_learn_from, learned_by_heart, deaf_parts]
+
+def diagnose(
+    rows:list, # From `read_log`
+)->list: # Dicts of what, why and do
+    "What is wrong with a run, as far as its log shows"
+    return [dict(zip(("what", "why", "do"), found)) for rule in RULES if (found := rule(rows))]
 
 # %% ../nbs/52_monitor.ipynb #d6f03089
 class Alarms:
@@ -392,17 +369,15 @@ PANELS = dict(loss=("loss", "loss_code", "mel", "valid_loss"), right=("top1", "t
     gradient=("grad_norm",), moved=("update_ratio",), use=("use_ratio",), text=("alignment", "attention_entropy"),
     books=tuple(f"book{j}_loss" for j in range(1, 12)), rate=("lr",))
 
-# %% ../nbs/52_monitor.ipynb #66792f29
 def curves(
     rows:list, # From `read_log`
-    dpi:int=100, # Sharpness
 ): # matplotlib figure
     "All gauges of a run over time"
     import matplotlib.pyplot as plt # slow to import, and a machine that only trains may not want it
     rows_of = {k: [n for n in names if len(column(rows, n)[0])] for k,names in PANELS.items()}
     rows_of = {k:v for k,v in rows_of.items() if v}
     high = -(-len(rows_of)//3) or 1
-    fig,axs = plt.subplots(high, 3, figsize=(8, 1.8*high), dpi=dpi, squeeze=False)
+    fig,axs = plt.subplots(high, 3, figsize=(7, 1.6*high), dpi=100, squeeze=False)
     for ax in axs.flat[len(rows_of):]: ax.axis("off")
     for ax,(k,names) in zip(axs.flat, rows_of.items()):
         for n in names:

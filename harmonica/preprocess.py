@@ -155,7 +155,7 @@ def tell(
         print(f"{stats['others']} in the folder were not in this list: of another corpus, or taken out of it since; "
             "a new --out leaves them behind")
     if not good: return
-    _tell_language(CodesDataset(out, None, wordless=True).text[:2000].to_pylist())
+    _tell_language(CodesDataset(out, None, wordless=True).ds["text"][:2000])
     print(f"data card: harmonica-page {out}")
 
 # %% ../nbs/59_preprocess.ipynb #41296153

@@ -118,14 +118,8 @@ def _layout(
             continue
         units.append(s)
         open_, quoted = stays, bool(quote) if stays else quoted
-    return _as_sentences(units)
-
-# %% ../nbs/10_text.ipynb #a699eabc
-def _as_sentences(units):
-    "Lines as sentences: each gets a full stop unless it ends in a mark"
-    out = ""
-    for u in units: out += u if not out else (" " if re.search(r"[.!?:;–…][\"')\]]*$", out) else ". ") + u
-    return out
+    closed = [u if re.search(r"[.!?:;–…][\"')\]]*$", u) else u+"." for u in units[:-1]]
+    return " ".join([*closed, *units[-1:]])
 
 # %% ../nbs/10_text.ipynb #3af3faa7
 _same = str.maketrans({c: to for to,cs in _T["alike"].items() for c in cs} | _T["spelled_out"])
@@ -146,14 +140,14 @@ def fold(
     text:str, # As people write it
 )->str: # Mostly ASCII: plain letters, ' " and –
     "Write the same thing the same way: quotes, dashes, accents, invisible characters"
-    if text.isascii(): return re.sub(r"[\0-\b\x0b-\x1f\x7f]", " ", text)
+    text = re.sub(r"[\0-\b\x0b-\x1f\x7f]", " ", text)
+    if text.isascii(): return text
     text = re.sub("(?<=\\d)[\u202f\u2009\u00a0](?=\\d{3}(?!\\d))", ",", text)                 # 10 000 with a thin space
     text = re.sub("([A-Za-z]+)?([⁰¹²³⁴⁵⁶⁷⁸⁹⁺⁻ⁿ]+)", _power, text)
     text = re.sub(r"[^\x00-\x7f½⅓⅔¼¾⅕⅖⅗⅘⅙⅚⅛⅜⅝⅞]", lambda m: _digit(m) if m[0].isnumeric() else m[0], text)
     text = unicodedata.normalize("NFKD", text.translate(_same)).translate(_same)
     text = "".join(c for c in text if not unicodedata.combining(c))
     text = re.sub(r"(?<=\d)\s?Ω", " ohm", text)
-    text = re.sub(r"[\0-\b\x0b-\x1f\x7f]", " ", text)
     greek = lambda m: " " + unicodedata.name(m[0], " ").split(" WITH ")[0].split(" ")[-1].lower() + " "
     return re.sub(r"(?<![Ͱ-Ͽ])[Α-Ωα-ω](?![Ͱ-Ͽ])", greek, text)   # a lone Greek letter has a name
 
@@ -193,6 +187,16 @@ def _plural(words:str)->str:
     if words.endswith("y") and words[-2] not in "aeiou": return words[:-1]+"ies"
     return words + ("es" if words.endswith(("x","s","ch")) else "s")
 
+def _many(unit):
+    "More than one of a unit"
+    if unit in _T["units_many"]: return _T["units_many"][unit]
+    first, *rest = unit.split()
+    if " per " in unit or rest and first in ("degree", "part"): return " ".join([_many(first), *rest])
+    *rest, last = unit.split()
+    return " ".join([*rest, _T["units_many"].get(last) or _plural(last)])
+
+def _amount(n, unit): return f"{number(n)} {unit if n == '1' else _many(unit)}"
+
 # %% ../nbs/10_text.ipynb #7041b487
 _months = "January February March April May June July August September October November December".split()
 _day_names = sorted(set(_T["days"].values()))
@@ -214,7 +218,7 @@ _parts |= dict(day=r"(\d{1,2})(?:st|nd|rd|th|ST|ND|RD|TH)?", year=r"((?:1[0-9]|2
                short_months="|".join(_short), all_months="|".join([*_short, *_months]), days=_alts(_T["days"]),
                day_or_month=_day_or_month)
 
-def _the_month(s): return next(m for m in _months if m[:3] == s[:3].capitalize())
+def _the_month(s): return _short[s[:3].capitalize()]
 
 def _and_year(y): return f", {_year(int(y))}" if y else ""
 
@@ -290,7 +294,7 @@ def _clock(m):
     h, mins, secs, ap, zone = int(m[1]), int(m[2] or 0), m[3], m[4], m[5]
     if h > 24 or mins > 59 or int(secs or 0) > 59: return m[0]
     words = number(str(h)) + _minutes(h, mins, ap)
-    if secs and int(secs): words += f" and {number(secs.lstrip('0') or '0')} second" + "s"*(int(secs) != 1)
+    if secs and int(secs): words += f" and {_amount(secs.lstrip('0'), 'second')}"
     return words + _am_pm(ap) + (" " + " ".join(zone.strip()) if zone else "") + _stop(m)
 
 def _o_clock(s, ap):
@@ -298,8 +302,7 @@ def _o_clock(s, ap):
     return number(h) + ("" if mins in ("", "00") else _minutes(int(h), int(mins), ap)) + _am_pm(ap)
 
 def _lasted(h, m, s):
-    spans = [(int(n), unit) for n,unit in ((h, "hour"), (m, "minute"), (s, "second")) if n]
-    return " ".join(f"{number(str(n))} {unit}{'s'*(n != 1)}" for n,unit in spans)
+    return " ".join(_amount(str(int(n)), unit) for n,unit in ((h, "hour"), (m, "minute"), (s, "second")) if n)
 
 def _verse(m): return f"{m[1]} {number(m[2])} {number(m[3])}" + (f" to {number(m[4])}" if m[4] else "")
 
@@ -328,7 +331,7 @@ def _grouped(s):
     return " ".join(digits(p) if p.isdigit() else " ".join(p.upper()) for p in re.findall(r"\d+|[A-Za-z]+", s))
 def _called(s): return ", ".join(_grouped(g) for g in re.findall(r"[\dA-Za-z]+", s))
 
-# %% ../nbs/10_text.ipynb #0ce2928c
+# %% ../nbs/10_text.ipynb #10f60015
 def _abroad(m): return "plus " + _called(m[1]) if 8 <= sum(c.isdigit() for c in m[1]) <= 15 else m[0]
 
 def _phone_word(m):
@@ -410,14 +413,6 @@ def money(text:str)->str:
 # %% ../nbs/10_text.ipynb #e5753d7a
 _each = _T["per"]
 
-def _many(w):
-    "More than one of a unit"
-    if w in _T["units_many"]: return _T["units_many"][w]
-    first, *words = w.split()
-    if " per " in w or w.startswith(("degree ", "part ")): return " ".join([_many(first), *words])
-    *words, last = w.split()
-    return " ".join([*words, _T["units_many"].get(last, last+"s")])
-
 _units = {k: (w, _many(w)) for k,w in _T["units"].items()}
 for _u in ("km","cm","mm","m","mi","ft"):
     for _n,_w in (("2","square"), ("^2","square"), ("3","cubic"), ("^3","cubic")):
@@ -449,17 +444,17 @@ def _measure(m):
     return words + ("." if unit.endswith(".") and _stop(m) else "")
 
 # %% ../nbs/10_text.ipynb #dcbca906
-def _foot(n): return "foot" if n == "1" else "feet"
-
 def _feet_inches(m):
-    inches = "" if '"' in m[0] else " inch" + "es"*(m[2] != "1")
-    return f"{number(m[1])} {_foot(m[1])} {number(m[2])}{inches}"
+    inches = number(m[2]) if '"' in m[0] else _amount(m[2], "inch")
+    return f"{_amount(m[1], 'foot')} {inches}"
+
+def _inches(m): return _amount(m[1], "inch")
 
 def _coordinates(m):
     seconds = f"{number(m[3])} seconds " if m[3] else ""
     return f"{number(m[1])} degrees {number(m[2])} minutes {seconds}{_T['winds'][m[4]].lower()}"
 
-def _degrees(m): return f"{number(m[1])} degree{'s'*(m[1] != '1')} {_T['winds'][m[2]].lower()}"
+def _degrees(m): return f"{_amount(m[1], 'degree')} {_T['winds'][m[2]].lower()}"
 def _warmth(m): return f"{number(m[1])} degrees {dict(C='Celsius', F='Fahrenheit')[m[2]]}"
 
 def _unit_range(m):
@@ -483,14 +478,13 @@ def measures(text:str)->str:
     text = _re("feet_inches").sub(_feet_inches, text)
     text = _re("coordinates").sub(_coordinates, text)
     text = re.sub(r"(\d+(?:\.\d+)?)\s?°\s?([NSEW])\b", _degrees, text)
-    inches = lambda m: f"{number(m[1])} inch" + "es"*(m[1] != "1")
-    if text.count('"') % 2: text = re.sub(r"(?<![\w.])(\d+(?:\.\d+)?)\"(?=\s[a-z])", inches, text)
+    if text.count('"') % 2: text = re.sub(r"(?<![\w.])(\d+(?:\.\d+)?)\"(?=\s[a-z])", _inches, text)
     text = re.sub(r"(?<![\w.-])(\d{2,3})([CF])\b(?!['.]\w)", _warmth, text)
     text = _re("unit_range").sub(_unit_range, text)
     text = _re("by_units").sub(r"\1 by ", text)
     text = re.sub(rf"(?<=\d)( ?(?:{_unit}))/(?=10+ ?(?:{_unit})(?!\w))", r"\1 per ", text)
     text = _re("feet_range").sub(lambda m: f"{number(m[1])} to {number(m[2])} feet", text)
-    text = _re("feet").sub(lambda m: f"{number(m[1])} {_foot(m[1])}", text)
+    text = _re("feet").sub(lambda m: _amount(m[1], "foot"), text)
     text = _re("by_numbers").sub(r"\1 by \2", text)
     text = _re("pixels").sub(lambda m: " by ".join(_size(g) for g in m.groups() if g), text)
     text = _re("fraction_of").sub(_fraction_of, text)
@@ -904,7 +898,6 @@ def marks(text:str)->str:
     text = re.sub(r"(?: ?[.,;:!?–])+", _loudest, text)
     return re.sub(r"\s+", " ", re.sub(r"^[ .,;:!?–-]+", "", text)).strip()
 
-# %% ../nbs/10_text.ipynb #22487da7
 def _loudest(m):
     "Of several marks in a row the one that matters most"
     mark = next(c for c in "?!.;:–," if c in m[0])
@@ -977,7 +970,6 @@ def _pronounced(text):
     s = _g2p()(text, normalize_text=False).translate(_alike)
     return re.sub(r"(?<!\S)ɐ(?=\s*(?:[.,?!;:]|$))", "ˈA", s)    # "plan A": an article has a word behind it
 
-# %% ../nbs/10_text.ipynb #23d76d0e
 @lru_cache(maxsize=2**15)
 def _symbols(kind, text):
     "Spoken text -> the characters of the table, one space between words"

@@ -159,13 +159,12 @@ def teacher_forcing_at(
 )->float: # Share of true codes, 0..1
     "The schedule of scheduled sampling ([Bengio et al. 2015](https://arxiv.org/abs/1506.03099))"
     if not cfg.scheduled_sampling: return 1.
-    a, b, way = cfg.teacher_forcing_start, cfg.teacher_forcing_end, min(1., step/max(1, cfg.max_steps))
-    shapes = dict(linear=lambda: a+(b-a)*way, cosine=lambda: b+(a-b)*.5*(1+math.cos(math.pi*way)),
-        exponential=lambda: a*(max(b, 1e-3)/max(a, 1e-3))**way)
-    if cfg.teacher_forcing_schedule not in shapes:
-        raise ValueError(f"teacher_forcing_schedule '{cfg.teacher_forcing_schedule}' is unknown: "
-            f"give one of {', '.join(shapes)}")
-    return shapes[cfg.teacher_forcing_schedule]()
+    first, last, way = cfg.teacher_forcing_start, cfg.teacher_forcing_end, min(1., step/max(1, cfg.max_steps))
+    schedule = cfg.teacher_forcing_schedule
+    if schedule == "linear": return first+(last-first)*way
+    if schedule == "cosine": return last+(first-last)*.5*(1+math.cos(math.pi*way))
+    if schedule == "exponential": return first*(max(last, 1e-3)/max(first, 1e-3))**way
+    raise ValueError(f"teacher_forcing_schedule '{schedule}' is unknown: give one of linear, cosine, exponential")
 
 # %% ../nbs/50_train.ipynb #7d3f6c9f
 def join(
@@ -256,7 +255,8 @@ class Trainer:
         self.frame_rate = getattr(getattr(loader, "dataset", None), "frame_rate", 50.)   # frames to seconds of sound
         mindful = [x for x in (loss, *reversed(self.callbacks)) if hasattr(x, "load_state_dict")]
         self.remembers = {type(x).__name__: x for x in mindful}
-        self.step, self.seconds, self.elapsed, self.best, self.metrics, self.stop = 0, 0., 0., float("inf"), {}, False
+        self.step, self.seconds, self.elapsed = 0, 0., 0.     # updates, sound heard, time taken
+        self.best, self.metrics, self.stop = float("inf"), {}, False
         # updates in a row that were not finite, pieces of a micro-batch, update of last.pt
         self.bad, self.split, self.saved = 0, 1, None
         self.precision = pick_precision(self.device, cfg.precision)
@@ -306,13 +306,17 @@ def out_of_memory(e:BaseException)->bool:
     return isinstance(e, RuntimeError) and any(w in str(e) for w in signs)
 
 # %% ../nbs/50_train.ipynb #5046329e
+def _rows(batch):
+    "Utterances in a batch: rows of its first tensor"
+    return len(next(v for v in vars(batch).values() if isinstance(v, torch.Tensor)))
+
 def cut(
     batch, # A dataclass of tensors and lists, one entry an utterance, or any other batch
     n:int, # Pieces; as many as there are utterances, at most
 )->list: # (piece, share of the whole)
     "A batch in pieces"
     if n == 1 or not is_dataclass(batch): return [(batch, 1.)]
-    B = len(batch)
+    B = _rows(batch)
     mine = {f.name: v for f in fields(batch) if isinstance(v := getattr(batch, f.name), (torch.Tensor, list))
         and len(v) == B}
     ends = [round(i*B/min(n, B)) for i in range(min(n, B)+1)]
@@ -326,7 +330,7 @@ def _within_memory(self:Trainer, opt, loss_fn, batches, name):
         try: return self._gradients(loss_fn, batches, name)
         except (RuntimeError, MemoryError) as e:
             if not out_of_memory(e): raise
-            can = [is_dataclass(b) and len(b) > self.split for b in batches]
+            can = [is_dataclass(b) and _rows(b) > self.split for b in batches]
         opt.zero_grad(set_to_none=True)
         if not any(can):
             raise ValueError("out of memory with one utterance at a time: lower data.max_seconds "
@@ -386,8 +390,7 @@ _PATIENCE = 5 # Updates in a row whose loss or gradient is not a number
 @patch
 def _is_finite(self:Trainer, sums):
     "Are all losses and gradients of an update numbers? (float16 has its own way with gradients)"
-    names = ["", *[f"{k}_" for k in self.others]]
-    keys = [f"{k}loss" for k in names]+[f"{k}grad_norm" for k in names if not self.scalers[k].is_enabled()]
+    keys = [f"{k}loss" for k in self.scalers]+[f"{k}grad_norm" for k,s in self.scalers.items() if not s.is_enabled()]
     return all(bool(torch.isfinite(torch.as_tensor(sums[k][0]))) for k in keys if k in sums)
 
 # %% ../nbs/50_train.ipynb #6eae8dc5
@@ -406,7 +409,6 @@ def _is_sound(self:Trainer):
     "Are the weights worth a file?"
     return not self.bad and all(bool(torch.isfinite(p).all()) for p in self.model.parameters())
 
-# %% ../nbs/50_train.ipynb #18772390
 @patch
 def _drop_poisoned(self:Trainer):
     "A checkpoint with the very weights that gave the first bad loss goes; the one before is the last"
@@ -441,7 +443,6 @@ def one_step(self:Trainer,
     # tensors still: reading them would make a GPU wait
     self.sums, self.metrics = sums, {k: s/n for k,(s,n) in sums.items()}
 
-# %% ../nbs/50_train.ipynb #c2a40e1e
 @patch
 def _agree(self:Trainer, heard, stop, bad):
     "Stopped or gone wrong somewhere: everywhere, after the same update"
@@ -534,12 +535,11 @@ def _means(self:Trainer, sums)->dict:
     "Sums of metrics to means over all batches of all processes"
     sums = {k: (float(s), n) for k,(s,n) in sums.items()}
     if self.world == 1: return {k: s/n for k,(s,n) in sums.items()}
-    all = [None]*self.world
-    dist.all_gather_object(all, sums)
-    keys = dict.fromkeys(k for s in all for k in s)
-    return {k: sum(s[k][0] for s in all if k in s)/sum(s[k][1] for s in all if k in s) for k in keys}
+    everyone = [None]*self.world
+    dist.all_gather_object(everyone, sums)
+    def total(k, i): return sum(part[k][i] for part in everyone if k in part)
+    return {k: total(k, 0)/total(k, 1) for k in dict.fromkeys(k for part in everyone for k in part)}
 
-# %% ../nbs/50_train.ipynb #f7181fc9
 @patch
 @torch.no_grad()
 def validate(self:Trainer)->dict:
@@ -639,14 +639,13 @@ def _look(self:Trainer, bar, end):
     self.best = v["valid_loss"]
     self.save("best.pt")
 
-# %% ../nbs/50_train.ipynb #0ba01743
+# %% ../nbs/50_train.ipynb #50a00010
 @patch
 def _keep(self:Trainer):
     "Save, and let callbacks know"
     self.save()
     self._tell("after_save")
 
-# %% ../nbs/50_train.ipynb #50a00010
 @patch
 def _run(self:Trainer, end, bar):
     "Updates until the end"

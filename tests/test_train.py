@@ -6,6 +6,7 @@ import torch.nn.functional as F
 from torch import nn
 from harmonica import checkpoint as C
 from harmonica.checkpoint import load_checkpoint, save_checkpoint, suit
+from harmonica.microcodec import AudioBatch
 from harmonica.train import (TrainConfig, Trainer, device_selftest, fit, lr_at, pick_device, pick_precision,
     teacher_forcing_at)
 
@@ -327,6 +328,18 @@ def test_short_memory_cuts_batches_and_not_the_update(tmp_path):
     assert torch.allclose(whole.model.a, small.model.a, atol=1e-6)
     with pytest.raises(ValueError, match="out of memory with one utterance"):
         Trainer(Pair(most=0), Deals(), cfg(), tmp_path/"c", "cpu").fit(progress=False)
+
+def test_short_memory_cuts_batches_of_sound_too(tmp_path):
+    "They are tensors, and know no length"
+    class Sounds(Points):
+        def __iter__(self):
+            while True: yield AudioBatch(torch.arange(6.)[:,None].repeat(1, 4), torch.full((6, 1), -1))
+    def loss(t, batch):
+        if len(batch.wav) > 2: raise MemoryError
+        return (t.model.a-batch.wav).pow(2).mean(), {}
+    with pytest.warns(UserWarning, match="out of memory: micro-batches are made in 4 pieces"):
+        t = Trainer(Line(), Sounds(), cfg(max_steps=2), tmp_path, "cpu", loss=loss).fit(progress=False)
+    assert t.split == 4 and t.step == 2
 
 def test_a_run_that_comes_to_nothing_stops_and_spoils_nothing(tmp_path):
     t = Trainer(Line(), Points(), cfg(max_steps=5), tmp_path, "cpu").fit(progress=False)
