@@ -18,6 +18,7 @@ STYLE = """<style>
   audio { max-width: 100%; height: 32px; }
   .jp-InputArea-editor { border: 0; } .jp-RenderedHTMLCommon table { margin-left: 0; }
   blockquote { margin: 0 0 1rem; opacity: .8; }
+  p.next { margin: 2rem 0; text-align: right; } p.next a { color: #24507a; }
   nav.site summary { cursor: pointer; font-weight: bold; }
   .jp-InputArea-editor pre { white-space: pre-wrap; overflow-wrap: anywhere; }
   .jp-OutputArea-output pre { overflow-x: auto; white-space: pre; }
@@ -37,7 +38,7 @@ STYLE = """<style>
     DARK
     body { background: var(--jp-layout-color0); color: var(--jp-content-font-color1); }
     :root { --jp-mirror-editor-comment-color: #8ab4a8; }
-    nav.site a { color: #8fbce6; } nav.site p { color: #aaa; } .jp-OutputArea-output img { background: #fff; }
+    nav.site a, p.next a { color: #8fbce6; } nav.site p { color: #aaa; } .jp-OutputArea-output img { background: #fff; }
   }
 </style>
 <script>
@@ -95,6 +96,11 @@ def anchored(page):
     "Headings are called what Quarto calls them, in small letters: one link leads there on both"
     return re.sub(r'(<h[1-6] id="|class="anchor-link" href="#)([^"]+)', lambda m: m[1]+m[2].lower(), page)
 
+def chapters(side):
+    "Pages in the order of the sidebar: each leads to the next"
+    flat = [c for i in side for c in ([i] if isinstance(i, str) else i["contents"])]
+    return [c.replace(".ipynb", ".html") for c in flat]
+
 def preview(out=ROOT/"_docs", only="*"):
     "Every notebook, or only some, as a page with a sidebar"
     cache = proc_nbs(n_workers=2, force=True, file_glob="" if only == "*" else only)
@@ -105,7 +111,7 @@ def preview(out=ROOT/"_docs", only="*"):
     shutil.rmtree(out, ignore_errors=True)
     name = {p: title(nb) or p for p,nb in pages.items()}
     export = HTMLExporter(template_name="lab", exclude_input_prompt=True, exclude_output_prompt=True)
-    look = style(export)
+    look, order = style(export), chapters(side)
     for p,nb in pages.items():
         up = "../"*p.count("/")
         link = lambda l: (
@@ -119,6 +125,8 @@ def preview(out=ROOT/"_docs", only="*"):
         page = page.replace('preload="none"', 'preload="metadata"')
         menu = f'<nav class="site"><details open><summary>Chapters</summary>{nav}</details></nav>'
         (out/p).parent.mkdir(parents=True, exist_ok=True)
+        following = order[order.index(p)+1:][:1] if p in order else []
+        page = page.replace("</main>", "".join(f'<p class="next">Next: {link(n)}</p>' for n in following)+"</main>", 1)
         (out/p).write_text(page.replace("<main>", f"{menu}<main>", 1), encoding="utf-8")
     for f in (ROOT/"nbs").glob("*.png"): shutil.copy(f, out/f.name)
     return sorted(pages)

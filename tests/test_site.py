@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest, tomllib, yaml
 sys.path.insert(0, str(Path(__file__).parent))
 from pages import SYMBOLS, Described, Once, Written, last_words, packaged
-from preview import anchored, broken, readable, style
+from preview import anchored, broken, chapters, readable, style
 from twice import differing
 from test_house import INSTALL, NBS, ROOT, canon, cells, each, ini, names
 
@@ -210,6 +210,13 @@ def test_a_heading_has_one_name_on_both_sites():
     nb = new_notebook(cells=[new_markdown_cell("## Why books\n\nSee [Why](#why-books).")])
     page = anchored(HTMLExporter(template_name="lab").from_notebook_node(nb)[0])
     assert re.findall(r'(?:id|href)="#?(why-books)"', page, re.I) == ["why-books"]*3
+
+def test_each_page_leads_to_the_next():
+    "From the index through tutorials and chapters, none left out, here and on the site that Quarto makes"
+    order = chapters(yaml.safe_load((ROOT/"nbs/sidebar.yml").read_text())["website"]["sidebar"]["contents"])
+    assert sorted(order) == sorted(f"{n}.html" for n in names)
+    assert order[:2] == ["index.html", "tutorials/clone_your_voice.html"]
+    assert yaml.safe_load((ROOT/"_quarto.yml").read_text())["website"]["page-navigation"] is True
 
 def test_notebooks_that_are_named_are_links():
     "In the prose of another notebook, a notebook's name leads there"
