@@ -9,11 +9,13 @@ __all__ = ['download', 'preprocess', 'flatten', 'train', 'finetune', 'page', 'sy
            'evaluate', 'compare']
 
 # %% ../nbs/80_cli.ipynb #2530e384
-import os, sys, time
+import os, re, sys, time, warnings
+from collections import deque
 from pathlib import Path
 
 from .command import command, tell, to_write
-from .script import Loudspeaker, Pipe, file_to_write, sound_file, to_say, write_subtitles
+from harmonica.script import (Account, Loudspeaker, Pipe, file_to_write, sound_file, sound_system, to_say,
+    write_subtitles)
 
 # %% ../nbs/80_cli.ipynb #a20ab156
 @command
@@ -23,7 +25,10 @@ def download(
     parts:str=None,    # Parts of libritts or librispeech, with commas between, such as train-clean-100,dev-clean
     keep:bool=False,   # Keep the archive after unpacking
 ):
-    "Download a corpus, verify and unpack it. Can be stopped and started again."
+    """Download a corpus, verify and unpack it. Can be stopped and started again.
+
+    harmonica-download vctk --root data
+    harmonica-download libritts:dev-clean"""
     from harmonica.download import download as fetch
     print(f"{name} is in {fetch(name, root, parts.split(',') if parts else None, keep)}")
 
@@ -62,7 +67,10 @@ def preprocess(
     speed_perturb:str=None,     # Also make every training speaker so many times as fast: .88,1.13 makes three of each
     device:str="auto",          # auto, cpu, cuda or mps
 ):
-    "Encode a corpus into a cache of codes. Can be stopped and started again; what changed is made anew."
+    """Encode a corpus into a cache of codes. Can be stopped and started again; what changed is made anew.
+
+    harmonica-preprocess recordings --check
+    harmonica-preprocess data/VCTK-Corpus-0.92 --out data/vctk-codes"""
     from harmonica.card import make_report
     from harmonica.preprocess import Speech, aligner_of, corpora_of, encode, look, place_for, tell as say_of
     from harmonica.train import pick_device
@@ -93,7 +101,9 @@ def flatten(
     aligner:str="packaged",     # What finds out when each phone is said: packaged, the path of an aligner file, or none
     device:str="auto",          # auto, cpu, cuda or mps
 ):
-    "Lay the sound of a corpus flat, for the stages that learn from sound."
+    """Lay the sound of a corpus flat, for the stages that learn from sound.
+
+    harmonica-flatten data/VCTK-Corpus-0.92 --stage flow --out data/vctk-flat"""
     from harmonica.preprocess import Speech, aligner_of, corpora_of, lay_flat, lay_speech, place_for
     from harmonica.train import pick_device
     if stage not in ("codec", "decoder", "mel", "flow"):
@@ -133,7 +143,10 @@ def train(
     tensorboard:bool=False, # Also write to TensorBoard, in the run's folder (pip install tensorboard)
     speak:str=None,         # Stage ar: say this at every look at the valid split, into spoken/ in the run's folder
 ):
-    "Train the aligner, a codec or its decoder, the AR, the NAR or the flow. Can be stopped (Ctrl-C) and resumed."
+    """Train the aligner, a codec or its decoder, the AR, the NAR or the flow. Can be stopped (Ctrl-C) and resumed.
+
+    harmonica-train --config micro --stage ar data.cache_dir=data/vctk-codes
+    harmonica-train --out runs/micro-ar --resume"""
     from harmonica.config import STAGES, load_config
     from harmonica.recipes import train as cook
     from harmonica.train import pick_device
@@ -162,7 +175,9 @@ def finetune(
     resume:bool=False,        # Go on with what is in the folder
     device:str="auto",        # auto, cpu, cuda or mps
 ):
-    "Teach the models one voice, from 3 to 10 minutes of recordings."
+    """Teach the models one voice, from 3 to 10 minutes of recordings.
+
+    harmonica-finetune recordings --out me"""
     from harmonica.finetune import finetune as tune_voice
     if method not in ("full", "lora"): raise ValueError(f"--method {method!r} is unknown: choose full or lora")
     lora = rank if method == "lora" else 0
@@ -177,7 +192,10 @@ def page(
     folder:str,     # Of a run (harmonica-train) or of codes (harmonica-preprocess)
     codec:str=None, # The codec file that made the codes, to hear them (default: the one that their card names)
 ):
-    "Draw what lies in a folder as a page: a training run, or the data card of codes."
+    """Draw what lies in a folder as a page: a training run, or the data card of codes.
+
+    harmonica-page runs/micro-ar
+    harmonica-page data/vctk-codes"""
     from harmonica.card import make_report
     from harmonica.monitor import page as draw
     print(make_report(folder, codec) if (Path(folder)/"card.json").exists() else draw(folder))
@@ -200,34 +218,64 @@ def _cast():
         tell(f"{name:8} {v['sex'] or '-':7} {v['accent'] or '-':9} {v['pitch']:3} Hz  {v['source']}, {v['licence']}")
 
 # %% ../nbs/80_cli.ipynb #b828078c
-def _agree(voice, reference, reference_text, split, subtitles, pipe):
-    "Refuse options that contradict each other"
+def _known(voice):
+    "A packaged voice; whoever has another one is told where it goes"
+    from harmonica.codec import packaged_voice
+    if os.path.exists(voice) or Path(voice).suffix:
+        raise ValueError(f"--voice {voice!r} is the name of a packaged voice (--list-voices): a recording or a saved "
+            f".voice goes to --reference")
+    return packaged_voice(voice)
+
+def _agree(voice, reference, reference_text, split, subtitles, pipe, stream=False):
+    "Refuse options that contradict each other, or can't be followed"
     if voice is not None and reference is not None:
         raise ValueError("--voice and --reference are both given: one names a packaged voice, the other is a "
-            "recording, " "give one")
+            "recording, give one")
+    if voice is not None: _known(voice)
     if reference_text is not None and reference is None:
         raise ValueError("--reference-text is given without --reference: give the recording it belongs to")
     if pipe and split: raise ValueError("--split writes files: give --output a name")
+    if stream: sound_system()
     if subtitles is None: return
     if split: raise ValueError("--subtitles are of one sound: leave --split out")
     file_to_write(subtitles, "--subtitles", (".srt", ".json"))
 
 # %% ../nbs/80_cli.ipynb #80000009
-def _manner(texts, config, lexicon, given):
-    "Words with a reading of their own, and how codes are drawn; a text that can't be said is refused"
+def _manner(config, lexicon, given):
+    "Words with a reading of their own, and how codes are drawn"
     from harmonica.config import InferenceConfig, load_config
-    from harmonica.text import load_lexicon, normalize
-    for p in texts: normalize(p)
+    from harmonica.text import load_lexicon
     base = load_config(config).inference if config else InferenceConfig()
     own = lambda k: getattr(base, k) if config or k != "temperature" else None
     file = lexicon or base.lexicon
-    return load_lexicon(file) if file else {}, {k: own(k) if v is None else v for k,v in given.items()}
+    how = {k: own(k) if v is None and hasattr(base, k) else v for k,v in given.items()}
+    return load_lexicon(file) if file else {}, _checked(how)
+
+def _checked(how):
+    "Settings of a `Sampling`; a wrong one is told by the name of its option"
+    from harmonica.infer import Sampling
+    option = lambda m: "--"+m[1].replace("_", "-")+m[2]
+    try: Sampling(**how)
+    except ValueError as e: raise ValueError(re.sub(rf"\b({'|'.join(how)})( was |=)", option, str(e))) from None
+    return how
+
+# %% ../nbs/80_cli.ipynb #80p00001
+def _parts(texts, split, words):
+    "Those texts in which something can be said, all in one where nothing is split"
+    from harmonica.text import NothingToSay, normalize
+    said = []
+    for p in texts:
+        try: normalize(p, words)
+        except NothingToSay:
+            if split: warnings.warn(f"left out, since nothing in it can be spoken: {p[:40]!r}")
+        else: said.append(p)
+    if not said: raise NothingToSay("\n\n".join(texts))
+    return said if split else ["\n\n".join(texts)]
 
 # %% ../nbs/80_cli.ipynb #a8a9aa43
-def _as_asked(me, words, voice, reference, reference_text, pipe):
+def _like(me, words, voice, reference, reference_text, pipe):
     "The voice of a reference, with readings; what is odd about a recording is said"
-    from harmonica.codec import packaged_voice
-    if voice is not None: me = me.like(packaged_voice(voice), reference_text)
+    if voice is not None: me = me.like(_known(voice), reference_text)
     elif reference is not None:
         me = me.like(reference, reference_text)
         if me.notes: print(f"reference: {'; '.join(me.notes)}", file=_aside(pipe))
@@ -243,34 +291,37 @@ def _read_as(me, texts, pipe):
 def _aside(pipe): return sys.stderr if pipe else sys.stdout
 
 # %% ../nbs/80_cli.ipynb #80000011
-def _spoken(voice, texts, how, sinks=()):
-    "Clips of each text, handed to the sinks as they come, under a bar where it takes long"
-    from harmonica.codec import Clip
+def _heard(clips, sinks, bar):
+    "The same clips, each handed to the sinks as it comes"
+    for clip in clips:
+        for s in sinks: s.write(clip)
+        bar.update()
+        yield clip
+
+def _bar(n):
+    "A bar for n sentences, where they take long and somebody looks"
     from tqdm import tqdm
-    n = sum(len(voice.pieces(p)) for p in texts)
-    with tqdm(total=n, desc="speaking", unit="sentence", leave=False, disable=n < 4 or not sys.stderr.isatty()) as bar:
-        for p in texts:
-            clips = []
-            for clip in voice.stream(p, **how):
-                for s in sinks: s.write(clip)
-                clips.append(clip)
-                bar.update()
-            yield Clip.join(clips)
+    return tqdm(total=n, desc="speaking", unit="sentence", leave=False, disable=n < 4 or not sys.stderr.isatty())
 
 # %% ../nbs/80_cli.ipynb #0f49a9f0
-def _speak(me, texts, how, out, split, subtitles, stream):
+def _speak(me, parts, how, out, split, subtitles, stream):
     "Say texts into a file, files or, without a name, a pipe"
-    rate, began, seconds = me.codec.sample_rate, time.perf_counter(), 0.
-    sinks = [Loudspeaker(rate)] if stream else []
+    from harmonica.codec import save_clips
+    rate, began = me.codec.sample_rate, time.perf_counter()
+    account = Account(rate)
+    sinks = [account]
+    if stream: sinks.append(Loudspeaker(rate))
     if out is None: sinks.append(Pipe(sys.stdout.buffer, rate))
     named = lambda i: out.with_stem(f"{out.stem}-{i:03d}") if split else out
-    for i,clip in enumerate(_spoken(me, texts if split else ["\n\n".join(texts)], how, sinks), 1):
-        seconds += clip.seconds
-        if out: clip.save(named(i))
-        if subtitles: write_subtitles(subtitles, clip.words)
+    with _bar(sum(len(me.pieces(p)) for p in parts)) as bar:
+        for i,p in enumerate(parts, 1):
+            clips = _heard(me.stream(p, **how), sinks, bar)
+            if out: save_clips(clips, named(i))
+            else: deque(clips, 0)
     for s in sinks: s.close()
-    took = time.perf_counter()-began
-    where = f"{named(1)} to -{len(texts):03d}" if split else out
+    if subtitles: write_subtitles(subtitles, account.words)
+    took, seconds = time.perf_counter()-began, account.seconds
+    where = f"{named(1)} to -{len(parts):03d}" if split else out
     if out: tell(f"{where}: {seconds:.2f} s of sound in {took:.2f} s (real-time factor {took/seconds:.2f})")
 
 # %% ../nbs/80_cli.ipynb #80000012
@@ -302,16 +353,19 @@ def synthesize(
     config:str=None,           # Take the `inference` settings of this config
     device:str="auto",         # auto, cpu, cuda or mps
 ):
-    "Say a text, in the voice of a reference."
+    """Say a text, in the voice of a reference.
+
+    harmonica-synthesize --text "Good morning." --voice ruth --output good-morning.wav
+    harmonica-synthesize --input book.md --reference me.wav --split chapter --output book.mp3
+    echo "Good morning." | harmonica-synthesize --text - --output - | ffplay -"""
     if list_voices: return _cast()
-    _agree(voice, reference, reference_text, split, subtitles, output == "-")
-    out, texts = None if output == "-" else sound_file(output), to_say(text, input, split)
-    words, how = _manner(texts, config, lexicon, dict(temperature=temperature, top_k=top_k, top_p=top_p))
-    how |= dict(seed=seed, speed=speed, best_of=best_of, max_seconds=max_seconds, watermark=not no_watermark)
-    me = _as_asked(_voice(ar_checkpoint, nar_checkpoint, codec, device), words, voice, reference, reference_text,
-        not out)
-    if phonemes: _read_as(me, texts, not out)
-    _speak(me, texts, dict(how, timings=subtitles is not None), out, split, subtitles, stream)
+    _agree(voice, reference, reference_text, split, subtitles, output == "-", stream)
+    words, how = _manner(config, lexicon, dict(temperature=temperature, top_k=top_k, top_p=top_p, seed=seed,
+        speed=speed, best_of=best_of, max_seconds=max_seconds, watermark=not no_watermark, timings=bool(subtitles)))
+    out, parts = None if output == "-" else sound_file(output), _parts(to_say(text, input, split), split, words)
+    me = _like(_voice(ar_checkpoint, nar_checkpoint, codec, device), words, voice, reference, reference_text, not out)
+    if phonemes: _read_as(me, parts, not out)
+    _speak(me, parts, how, out, split, subtitles, stream)
 
 # %% ../nbs/80_cli.ipynb #80000020
 @command
@@ -322,10 +376,12 @@ def export(
     ar_checkpoint:str=None, # AR to use: a run's folder, a .safetensors or a .pt file (default: packaged)
     nar_checkpoint:str=None, # Flow to use, likewise
 ):
-    "Draw a voice as ONNX graphs, from which onnxruntime and numpy speak (examples/speak_onnx.py). Takes minutes."
+    """Draw a voice as ONNX graphs, from which onnxruntime and numpy speak (examples/speak_onnx.py). Takes minutes.
+
+    harmonica-export graphs --voice ruth"""
     from harmonica.export import export_onnx
     _agree(voice, reference, None, None, None, False)
-    me = _as_asked(_voice(ar_checkpoint, nar_checkpoint, None, "cpu"), {}, voice, reference, None, False)
+    me = _like(_voice(ar_checkpoint, nar_checkpoint, None, "cpu"), {}, voice, reference, None, False)
     made = export_onnx(me, to_write(folder, "FOLDER"))
     size = sum(p.stat().st_size for p in made.iterdir())/1e6
     print(f"{made}: {size:.0f} MB; speak_onnx.py {made} out.wav --text ...")
@@ -335,7 +391,9 @@ def export(
 def detect(
     sound:str, # A sound file
 ):
-    "Does it bear the mark of made speech? The exit code is 0 if so, else 1."
+    """Does it bear the mark of made speech? The exit code is 0 if so, else 1.
+
+    harmonica-detect output.wav"""
     from harmonica.watermark import is_synthetic
     found = is_synthetic(sound)
     sure = f"confidence {found['confidence']:.2f}" + (f"; its comment says: {found['note']}" if found["note"] else "")
@@ -349,7 +407,9 @@ def detect(
 def doctor(
     reference:str, # A recording that shall be cloned
 ):
-    "Why might a reference clone badly?"
+    """Why might a reference clone badly?
+
+    harmonica-doctor me.wav"""
     from harmonica.detectors import doctor as look_at
     found = look_at(reference)
     for serious,what in found: print(("! " if serious else "- ")+what)
@@ -396,7 +456,10 @@ def evaluate(
     codec:str=None,                # Codec to speak with (default: packaged); with --wavs: send each sound through it
     device:str="auto",             # auto, cpu, cuda or mps
 ):
-    "Judge speech: is it the words, is it the person, is it broken."
+    """Judge speech: is it the words, is it the person, is it broken.
+
+    harmonica-evaluate --testset items.jsonl --asr base.en --folder report
+    harmonica-evaluate --wavs clips.jsonl --output clips.json"""
     if (testset is None) == (wavs is None):
         raise ValueError("give one of --testset items.jsonl (speak, then judge) and --wavs files.jsonl (judge)")
     rows, out = _test_set(testset or wavs, split, limit), to_write(output, "--output")
@@ -417,7 +480,9 @@ def compare(
     other:str,               # ... and of another, on the same rows
     folder:str="comparison", # For report.html and, where both have kept their sounds, a blind test, listen.html
 ):
-    "Compare two systems on the same rows: figures, a page, a blind test."
+    """Compare two systems on the same rows: figures, a page, a blind test.
+
+    harmonica-compare mine/results.json theirs/results.json"""
     from harmonica.report import Report, listening_page
     a, b, out = Report.load(this), Report.load(other), to_write(folder, "--folder")
     for k,v in a.compare(b).items():

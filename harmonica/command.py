@@ -8,10 +8,12 @@ Docs: https://harmonica-tts.github.io/harmonica/command.html.md"""
 __all__ = ['parser', 'command', 'to_write', 'tell']
 
 # %% ../nbs/78_command.ipynb #78000004
-import argparse, inspect, os, signal, sys, threading, warnings
+import argparse, inspect, os, re, signal, sys, threading, warnings
 from contextlib import contextmanager
+from difflib import get_close_matches
 from functools import wraps
 from pathlib import Path
+from textwrap import indent
 
 from . import __version__
 
@@ -20,6 +22,12 @@ class _Parser(argparse.ArgumentParser):
     def error(self, message):
         if "expected one argument" in message:
             message += " (one that begins with a dash is joined by =, as in --text=-hello)"
+        if m := re.fullmatch(r"argument (\S+): invalid (int|float) value: (.*)", message):
+            message = f"{m[1]} {m[3]}: give a {'whole ' if m[2] == 'int' else ''}number"
+        if m := re.match(r"unrecognized arguments: (-*)([^\s=]*)", message):
+            near = get_close_matches(m[1]+m[2], self._option_string_actions, 1) if m[1] else []
+            behind = "what belongs to an option stands behind it, in quotes if it has spaces"
+            message += f" (did you mean {near[0]}?)" if near else "" if m[1] else f" ({behind})"
         raise ValueError(f"{' '.join(message.split())}; see {self.prog} --help")
 
 def _flag(name): return "--"+name.replace("_", "-")
@@ -43,9 +51,10 @@ def parser(
 )->argparse.ArgumentParser:
     "An argument parser made of a function's signature and docments"
     from fastcore.docments import docments
-    wide = lambda prog: argparse.HelpFormatter(prog, max_help_position=32, width=120)
-    name = prog or f"harmonica-{f.__name__}"
-    p = _Parser(prog=name, description=f.__doc__, allow_abbrev=False, formatter_class=wide)
+    wide = lambda prog: argparse.RawDescriptionHelpFormatter(prog, max_help_position=32, width=120)
+    name, (says, _, lines) = prog or f"harmonica-{f.__name__}", (inspect.getdoc(f) or "").partition("\n\n")
+    examples = "examples:\n"+indent(lines, "  ") if lines else None
+    p = _Parser(prog=name, description=says, epilog=examples, allow_abbrev=False, formatter_class=wide)
     p.add_argument("--version", action="version", version=f"harmonica {__version__}", help="Say which version this is")
     docs = docments(f)
     for k,v in inspect.signature(f).parameters.items(): _add(p, k, v, docs.get(k) or "")

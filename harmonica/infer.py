@@ -22,7 +22,7 @@ from fastcore.basics import patch
 from safetensors.torch import load as tensors_in, save as packed
 from torch import Tensor
 from .codec import Clip, Codec, load_codec, packaged_voice, packaged_voices, reference as best_part
-from .text import Tokenizer, ended, load_lexicon, normalize, sentences
+from .text import NothingToSay, Tokenizer, ended, load_lexicon, normalize, sentences
 from .batch import Batch
 from .ar import AR
 from .flow import FlowBatch, FlowNAR, FlowStack, Heard, PAINTING, REFINING
@@ -169,7 +169,7 @@ _LIMITS = dict( # name -> is it allowed?, what is, an example
     seed=(_whole, "be a whole number", "seed=0"),
     speed=(lambda v: _number(v) and .5 <= v <= 2, "lie between 0.5 and 2", "speed=1.2"),
     best_of=(lambda v: _whole(v) and 1 <= v <= 64, "be a whole number from 1 to 64", "best_of=3"),
-    max_seconds=(lambda v: v is None or _number(v) and v > 0, "be above 0, or None for no limit", "max_seconds=30"),
+    max_seconds=(lambda v: v is None or _number(v) and v > 0, "be above 0, or be left out", "max_seconds=30"),
     temperature=(lambda v: v is None or _number(v) and v >= 0, "be 0 (always the likeliest) or more", ".8"),
     top_k=(lambda v: v is None or _whole(v) and v >= 0, "be 1 or more, or 0 for all", "50"),
     top_p=(lambda v: v is None or _number(v) and 0 <= v <= 1, "lie between 0 and 1", ".95"),
@@ -699,14 +699,26 @@ def most_chars(
     return int(min(15., seconds*.75)*CHARS_PER_SECOND)-1
 
 @patch
+def paragraphs(self:Voice,
+    text:str, # As written
+)->list: # Normalized
+    "What empty lines divide; where nothing can be said, as in a note in another script, it is left out"
+    apart, said = [text], []
+    if isinstance(text, str) and text.strip(): apart = [p for p in re.split(r"\n\s*\n", text) if p.strip()]
+    for p in apart:
+        try: said.append(normalize(p, self.lexicon))
+        except NothingToSay:
+            if len(apart) > 1 and any(c.isalpha() for c in p):
+                warnings.warn(f"left out, since nothing in it can be spoken: {p.strip()[:40]!r}")
+    if not said: raise NothingToSay(text)
+    return said
+
+@patch
 def pieces(self:Voice,
     text:str, # As written, any length
 )->list: # Normalized sentences; one that ends a paragraph, but the last, ends in a newline
     "What is spoken in one go"
-    n, said = most_chars(self.room()), [normalize(text, self.lexicon)]
-    if re.search(r"\S\s*\n\s*\n\s*\S", text):
-        paragraphs = [p for p in re.split(r"\n\s*\n", text) if any(c.isascii() and c.isalnum() for c in p)]
-        said = [normalize(p, self.lexicon) for p in paragraphs] or said
+    n, said = most_chars(self.room()), self.paragraphs(text)
     whole = [[s for s in sentences(p, n) if any(c.isalpha() for c in s)] for p in said]
     ends = [(s, j == len(p)-1, i < len(whole)-1) for i,p in enumerate(whole) for j,s in enumerate(p)]
     return [ended(s, "." if last else ",") + "\n"*(last and more) for s,last,more in ends]

@@ -9,7 +9,7 @@ __all__ = ['NAME', 'FORMATS', 'NAMESAKES', 'FIELDS', 'Limits', 'Busy', 'Job', 'W
            'server_packages', 'admit', 'bounded', 'Meters', 'Server', 'make_app', 'serve']
 
 # %% ../nbs/85_serve.ipynb #9a55a58a
-import asyncio, base64, hmac, json, os, re, secrets, socket, threading, time
+import asyncio, base64, hmac, json, logging, os, re, secrets, socket, threading, time
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from importlib import import_module
@@ -248,7 +248,8 @@ def get(self:Voices, name):
 @patch
 def check(self:Voices, name, consent):
     "Refuse a voice before it is listened to"
-    if not NAME.fullmatch(name or ""):
+    if not name: raise ValueError("name is missing: give 1 to 40 small letters, figures, - and _, as in my-voice")
+    if not NAME.fullmatch(name):
         raise ValueError(f"name {str(name)[:60]!r}: give 1 to 40 small letters, figures, - and _, as in my-voice")
     if name in self.facts: raise ValueError(f"there is a voice {name!r} already: choose another name")
     if not 10 <= len((consent or "").strip()) <= 2000:
@@ -575,7 +576,10 @@ def serve(
     max_seconds:float=600.,    # Time for a request (s)
     device:str="auto",         # auto, cpu, cuda or mps
 ):
-    "Speak over HTTP, as OpenAI's clients ask for it."
+    """Speak over HTTP, as OpenAI's clients ask for it.
+
+    harmonica-serve --voices voices
+    HARMONICA_TOKEN=secret harmonica-serve --host 0.0.0.0"""
     token = token or os.environ.get("HARMONICA_TOKEN") or None
     if host not in ("127.0.0.1", "localhost", "::1") and not token:
         raise ValueError(f"--host {host} opens the server to others: set HARMONICA_TOKEN to a secret, "
@@ -593,5 +597,8 @@ def serve(
         voice.say("Good morning.")   # reads and lays out what the first word needs: not while a listener waits
         app, where = make_app(voice, voices, token, limits), f"[{host}]" if ":" in host else host
         print(f"http://{where}:{door.getsockname()[1]} is open, Ctrl-C ends it", flush=True)
-        how = uvicorn.Config(app, log_level="warning", timeout_keep_alive=30, server_header=False)
-        uvicorn.Server(how).run(sockets=[door])
+        how = uvicorn.Config(app, log_level="warning", timeout_keep_alive=30, server_header=False,
+            timeout_graceful_shutdown=5)   # s that a stop waits for those who listen
+        server = uvicorn.Server(how)
+        logging.getLogger("uvicorn.error").addFilter(lambda said: not server.should_exit)   # who left is no error then
+        server.run(sockets=[door])

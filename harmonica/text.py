@@ -7,7 +7,7 @@ Docs: https://harmonica-tts.github.io/harmonica/text.html.md"""
 # %% auto #0
 __all__ = ['fold', 'digits', 'number', 'ordinal', 'dates', 'times', 'phones', 'money', 'measures', 'maths', 'numbers',
            'addresses', 'abbreviations', 'initials', 'roman', 'romans', 'calm', 'capitals', 'web', 'sounds',
-           'load_lexicon', 'signs', 'marks', 'normalize', 'Tokenizer', 'sentences', 'ended']
+           'load_lexicon', 'signs', 'marks', 'NothingToSay', 'normalize', 'Tokenizer', 'sentences', 'ended']
 
 # %% ../nbs/10_text.ipynb #a9d5ca22
 import html, re, tomllib, unicodedata, warnings
@@ -907,9 +907,11 @@ def _loudest(m):
 _rules = (calm, web, abbreviations, romans, phones, times, initials, dates, maths, money, measures, numbers, signs,
           capitals, marks)
 
-def _speechless(text):
-    return ValueError(f"text {text[:40]!r} has nothing that can be spoken; "
-                      "Harmonica reads English words and numbers: try 'Hello.'")
+class NothingToSay(ValueError):
+    "No word of a text can be spoken"
+    def __init__(self, text):
+        super().__init__(f"text {text[:40]!r} has nothing that can be spoken; "
+                         "Harmonica reads English words and numbers: try 'Hello.'")
 
 @lru_cache(maxsize=2**14)                                            # training reads the same sentences again and again
 def _normalize(text):
@@ -918,7 +920,7 @@ def _normalize(text):
     words = re.sub(r"\s+", " ", _layout(re.sub(r"\r\n?", "\n", plain)))
     for rule in _rules: words = rule(words)
     words = _private.sub(lambda m: given[ord(m[0])-_first], words)
-    if not re.search("[A-Za-z]", words) and not given: raise _speechless(text)
+    if not re.search("[A-Za-z]", words) and not given: raise NothingToSay(text)
     lost = {c for c in plain if ord(c) > 127 and c.isalpha()}
     if lost: warnings.warn(f"left out letters Harmonica cannot read: {''.join(sorted(lost))[:20]}")
     return words
@@ -1016,7 +1018,7 @@ def encode(self:Tokenizer,
 )->list: # Ids, (L,)
     "Text to ids"
     ids = [self.ids[c] for c in self.symbols(text, normalized) if c in self.ids]
-    if not ids: raise _speechless(text)
+    if not ids: raise NothingToSay(text)
     space = [self.ids[" "]]*edges
     return space+ids+space
 

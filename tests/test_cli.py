@@ -57,6 +57,18 @@ def models(h, ar="ar", nar="nar"):
     return ["--ar-checkpoint", h/f"{ar}.safetensors", "--nar-checkpoint", h/f"{nar}.safetensors", "--codec",
         h/"codec.safetensors", "--device", "cpu", "--max-seconds", 1]
 
+@pytest.mark.parametrize("f", COMMANDS+("finetune", "page", "export"))
+def test_help_shows_commands_that_work(capsys, f):
+    import shlex
+    from harmonica.command import parser
+    code, out, err = ask(capsys, f, "--help")
+    lines = [l.strip() for l in out.partition("\nexamples:\n")[2].splitlines()]
+    assert code == 0 and lines, out
+    for l in lines:
+        words = shlex.split(l, comments=False)
+        words = words[words.index(f"harmonica-{f}")+1:]
+        parser(getattr(cli, f).__wrapped__).parse_intermixed_args(words[:words.index("|")] if "|" in words else words)
+
 @pytest.mark.parametrize("f", COMMANDS)
 def test_help(capsys, f):
     code, out, err = ask(capsys, f, "--help")
@@ -174,6 +186,13 @@ def test_synthesize_mistakes(capsys, tmp_path, home):
     refused(capsys, "can't be written", "synthesize", "--text", "Hi.", "--output", tmp_path/"file"/"o.wav")
     refused(capsys, "temperature", "synthesize", *say, "--temperature", "-1")
 
+    refused(capsys, "--txt|did you mean --text", "synthesize", "--txt", "Hi.", *out)
+    refused(capsys, "Hello there|in quotes", "synthesize", "Hello there", *out)
+    refused(capsys, "--seed '1.5': give a whole number", "synthesize", "--text", "Hi.", "--seed", 1.5, *out)
+    refused(capsys, "--speed 'fast': give a number", "synthesize", "--text", "Hi.", "--speed", "fast", *out)
+    for option,value in (("--speed", 3), ("--best-of", 0), ("--max-seconds", 0), ("--top-p", 2)):
+        refused(capsys, f"{option} was {value}", "synthesize", "--text", "Hi.", option, value, *out)
+    refused(capsys, "me.wav|--reference", "synthesize", "--text", "Hi.", "--voice", "me.wav", *out)
     refused(capsys, "-hello|--text=-hello", "synthesize", "--text", "-hello", *out)
     refused(capsys, "nobody|ruth", "synthesize", "--text", "Hi.", "--voice", "nobody", *out)
     refused(capsys, "--voice|--reference", "synthesize", "--text", "Hi.", "--voice", "ruth", "--reference",
@@ -239,6 +258,62 @@ def test_text_from_files(capsys, tmp_path, home):
         "part-003.flac"], err
     assert script.paragraphs("---\na: b\n---\n# T\n* one\n* **two**\n\n![x](y.png)\n\n> said `so`\n\n***\n",
         markdown=True) == ["T", "one. two.", "said so"]
+
+def test_a_paragraph_that_cannot_be_said_does_not_stop_the_others(capsys, tmp_path, home):
+    (tmp_path/"b.txt").write_text("It was late.\n\nПривет, мир.\n\n* * *\n\n[^1]: A note.\n\nShe slept.\n", "utf-8")
+    for i,how in enumerate(([], ["--split", "paragraph"])):
+        code, out, err = ask(capsys, "synthesize", "--input", tmp_path/"b.txt", "--output", tmp_path/f"{i}/o.wav", *how,
+            *models(home))
+        left = [l for l in err.splitlines() if "left out, since nothing" in l]
+        assert code == 0 and len(left) == 2 and "Привет" in left[0] and "[^1]" in left[1], err
+    assert len(list((tmp_path/"1").iterdir())) == 2
+    (tmp_path/"c.txt").write_text("Привет, мир.\n\nпока\n", "utf-8")
+    refused(capsys, "nothing that can be spoken", "synthesize", "--input", tmp_path/"c.txt", "--output",
+        tmp_path/"o.wav")
+
+def test_a_book_is_written_while_it_is_spoken(capsys, tmp_path, home, monkeypatch):
+    "Clip by clip, under another name; and the file is what `say` would have saved, its mark included"
+    from harmonica.infer import Voice
+    grown, stream = [], Voice.stream
+    def watched(self, *a, **k):
+        for clip in stream(self, *a, **k):
+            yield clip
+            grown.append([(p.name[0], p.stat().st_size) for p in (tmp_path/"b").iterdir()])
+    monkeypatch.setattr(Voice, "stream", watched)
+    text = "One two three. Four five six. Seven eight nine. Ten eleven twelve."
+    code, out, err = ask(capsys, "synthesize", "--text", text, "--output", tmp_path/"b/o.wav", "--seed", 3,
+        *models(home)[:-2])
+    assert code == 0 and len(grown) == 4 and all(len(g) == 1 and g[0][0] == "." for g in grown), (err, grown)
+    sizes = [g[0][1] for g in grown]
+    assert sizes == sorted(sizes) and 0 < sizes[1] < sizes[-1]
+    names = {k: str(home/f"{k}.safetensors") for k in ("ar", "nar", "codec")}
+    Voice.load(device="cpu", **names).say(text, seed=3).save(tmp_path/"s.wav")
+    assert [p.name for p in (tmp_path/"b").iterdir()] == ["o.wav"]
+    assert (tmp_path/"b/o.wav").read_bytes() == (tmp_path/"s.wav").read_bytes()
+
+def test_stream_asks_for_its_library_before_anything_is_loaded(capsys, tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "sounddevice", None)
+    monkeypatch.setattr(cli, "_voice", None)
+    refused(capsys, "--stream|pip install sounddevice", "synthesize", "--text", "Hi.", "--stream", "--output",
+        tmp_path/"o.wav")
+
+def test_marks_of_markdown_are_not_read():
+    text = """# T
+
+| mile | hour |
+|:-----|-----:|
+| 1    | ten  |
+
+- [ ] todo
+* [x] ***done***
+
+See [one][a], \\*two\\*.[^1]
+
+[a]: http://x.y
+[^1]: A note.
+"""
+    assert script.paragraphs(text, markdown=True) == ["T", "mile, hour. 1, ten.", "todo. done.", "See one, *two*."]
+    assert len(script.chapters("Chapter One\nIt was.\n\nChapter Twelve: late\nIt went.\n\nChapters are long.")) == 2
 
 def test_chapters_and_subtitles(capsys, tmp_path, home):
     (tmp_path/"book.md").write_text("# One\n\nIt was late.\n\nVery late.\n\n# Two\n\nShe slept.\n")

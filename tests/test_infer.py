@@ -191,6 +191,14 @@ def test_what_has_no_mark_at_its_end_gets_one(me, text, said):
     "Without one the last word is drawn out, and more often lost"
     assert me.pieces(text) == said
 
+def test_what_cannot_be_said_is_left_out_of_a_text(me):
+    "A note in another script, a row of stars, a footnote of Markdown: the rest is spoken"
+    with pytest.warns(UserWarning, match="left out, since nothing in it can be spoken: 'Привет'"):
+        assert me.pieces("Hello.\n\nПривет\n\n* * *\n\nBye.") == ["Hello.\n", "Bye."]
+    with pytest.warns(UserWarning, match="A note"):
+        assert me.pieces("Hello.\n\n[^1]: A note.") == ["Hello."]
+    one_line(lambda: me.pieces("Привет\n\nмир"), "nothing that can be spoken")
+
 def test_a_cut_between_two_words_is_no_end(me):
     pieces = me.pieces("and so he went on and on without a stop "*30)
     assert len(pieces) > 3 and {p[-1] for p in pieces[:-1]} == {","} and pieces[-1][-1] == "."

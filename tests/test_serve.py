@@ -436,6 +436,23 @@ def test_an_uploaded_voice_speaks(server):
         assert r.status_code == 201, r.text
         assert Clip.load(c.post("/v1/audio/speech", json=dict(input="Hi.", voice="mine")).content).seconds > .1
 
+def test_ctrl_c_ends_the_server_though_somebody_listens(tmp_path):
+    import signal
+    import httpx
+    code = "import sys; from harmonica.serve import serve; sys.exit(serve(sys.argv[1:]))"
+    p = subprocess.Popen([sys.executable, "-c", code, "--port", "0"], stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+        text=True)
+    address = p.stdout.readline().split()[0]
+    long = dict(input="It was late, and nobody came. "*400, response_format="pcm")
+    with pytest.raises(httpx.HTTPError), httpx.stream("POST", f"{address}/v1/audio/speech", json=long, timeout=60) as r:
+        for i,_ in enumerate(r.iter_raw()):
+            if i == 0:
+                p.send_signal(signal.SIGINT)
+                asked = time.monotonic()
+    out, err = p.communicate(timeout=60)
+    assert p.returncode == 130 and "harmonica-serve: stopped" in err and "Traceback" not in err, err
+    assert time.monotonic()-asked < 60
+
 def test_doors_stay_closed(capsys, tmp_path):
     from harmonica.serve import serve
     for args,words in ((["--host", "0.0.0.0"], "HARMONICA_TOKEN"), (["--port", "99999"], "--port"),
