@@ -274,12 +274,12 @@ def test_a_paragraph_that_cannot_be_said_does_not_stop_the_others(capsys, tmp_pa
 def test_a_book_is_written_while_it_is_spoken(capsys, tmp_path, home, monkeypatch):
     "Clip by clip, under another name; and the file is what `say` would have saved, its mark included"
     from harmonica.infer import Voice
-    grown, stream = [], Voice.stream
-    def watched(self, *a, **k):
-        for clip in stream(self, *a, **k):
+    grown, spoken = [], Voice.spoken
+    def watched(*a):
+        for clip in spoken(*a):
             yield clip
             grown.append([(p.name[0], p.stat().st_size) for p in (tmp_path/"b").iterdir()])
-    monkeypatch.setattr(Voice, "stream", watched)
+    monkeypatch.setattr(Voice, "spoken", watched)
     text = "One two three. Four five six. Seven eight nine. Ten eleven twelve."
     code, out, err = ask(capsys, "synthesize", "--text", text, "--output", tmp_path/"b/o.wav", "--seed", 3,
         *models(home)[:-2])
