@@ -252,12 +252,11 @@ def _manner(config, lexicon, given):
     return load_lexicon(file) if file else {}, _checked(how)
 
 def _checked(how):
-    "Settings of a `Sampling`; a wrong one is told by the name of its option"
+    "A `Sampling`; a wrong setting is told by the name of its option"
     from harmonica.infer import Sampling
     option = lambda m: "--"+m[1].replace("_", "-")+m[2]
-    try: Sampling(**how)
+    try: return Sampling(**how)
     except ValueError as e: raise ValueError(re.sub(rf"\b({'|'.join(how)})( was |=)", option, str(e))) from None
-    return how
 
 # %% ../nbs/80_cli.ipynb #80p00001
 def _parts(texts, split, words):
@@ -313,9 +312,10 @@ def _speak(me, parts, how, out, split, subtitles, stream):
     if stream: sinks.append(Loudspeaker(rate))
     if out is None: sinks.append(Pipe(sys.stdout.buffer, rate))
     named = lambda i: out.with_stem(f"{out.stem}-{i:03d}") if split else out
-    with _bar(sum(len(me.pieces(p)) for p in parts)) as bar:
-        for i,p in enumerate(parts, 1):
-            clips = _heard(me.stream(p, **how), sinks, bar)
+    said = [me.ready().pieces(p) for p in parts]
+    with _bar(sum(map(len, said))) as bar:
+        for i,pieces in enumerate(said, 1):
+            clips = _heard(me.spoken(pieces, how), sinks, bar)
             if out: save_clips(clips, named(i))
             else: deque(clips, 0)
     for s in sinks: s.close()
