@@ -371,7 +371,7 @@ def spectrogram(self:Clip,
     ax=None, # Axes to draw on (default: a new small figure)
     title:str="",
 ):
-    "Draw which pitches are present when"
+    "Draw which frequencies are present when"
     ax, n, x = _axes(ax), max(16, int(.025 * self.rate)), torch.from_numpy(self.samples)
     x = F.pad(x, (0, max(0, n - len(x))))
     spec = torch.stft(x, n, max(1, n//4), window=torch.hann_window(n), center=False, return_complex=True)
