@@ -52,7 +52,6 @@ class KVCache:
         self.k = torch.zeros(n_layers, B, n_heads, max_len, head_dim, device=device, dtype=dtype)
         self.v = torch.zeros_like(self.k)
 
-# %% ../nbs/25_blocks.ipynb #94e3c1b4
 @patch
 def put(self:KVCache,
     layer:int, # Which layer
@@ -290,16 +289,16 @@ def rope(self:PackedStack,
 
 @patch
 def steered(self:PackedStack,
-    n:list, # Places of each row
+    sizes:list, # Places of each row
     cond:Tensor=None, # What steers each row, (R,cond_dim)
 ): # A function of the number of a norm and x (N,D)
     "The norms, each with the gain and the offset of its row"
     if self.ada is None: return lambda i, x: F.rms_norm(x, x.shape[-1:], self.norms[i])
-    s = F.linear(cond, *self.ada).view(len(cond), len(self.norms), 2, -1)
-    gain, shift = (1+s[:,:,0])*self.norms, s[:,:,1]
+    scale, shift = F.linear(cond, *self.ada).view(len(cond), len(self.norms), 2, -1).unbind(2)    # (R,norms,D)
+    gain = (1+scale)*self.norms
     def norm(i, x):
         y = F.rms_norm(x, x.shape[-1:])
-        for r,rows in enumerate(y.split(n)): torch.addcmul(shift[r,i], rows, gain[r,i], out=rows)
+        for r,rows in enumerate(y.split(sizes)): torch.addcmul(shift[r,i], rows, gain[r,i], out=rows)
         return y
     return norm
 
@@ -307,12 +306,12 @@ def steered(self:PackedStack,
 @patch
 def attend(self:PackedStack,
     q:Tensor, k:Tensor, v:Tensor, # Of all rows, (H,N,dim)
-    n:list, # Places of each row
+    sizes:list, # Places of each row
     before:list=None, # Keys and values (H,P,dim) that a row sees in front of its own, a pair for each row
 )->Tensor: # (N,D)
     "Each row looks at itself, and at what is before it"
     found = []
-    for r,(q1,k1,v1) in enumerate(zip(*(o.split(n, 1) for o in (q, k, v)))):
+    for r,(q1,k1,v1) in enumerate(zip(*(o.split(sizes, 1) for o in (q, k, v)))):
         if before is not None: k1, v1 = (torch.cat([b, o], 1) for b,o in zip(before[r], (k1, v1)))
         found.append(self.attention(q1[None], k1[None], v1[None])[0])
     return torch.cat(found, 1).transpose(0, 1).flatten(1)
@@ -321,24 +320,24 @@ def attend(self:PackedStack,
 @torch.no_grad()
 def __call__(self:PackedStack,
     x:Tensor, # Inputs of all rows, (N,D)
-    n:list, # Places of each row
+    sizes:list, # Places of each row
     rope:tuple, # From `rope`
     cond:Tensor=None, # What steers each row, (R,cond_dim)
     before=None, # A function of the layer that gives `before` of `attend`
     keep:list=None, # Keys and values of each layer are left here
 )->Tensor: # (N,D)
     "Run the stack"
-    (cos, sin), H, steered = rope, self.n_heads, self.steered(n, cond)
+    (cos, sin), H, normed = rope, self.n_heads, self.steered(sizes, cond)
     for i,(qkv,out,up,down) in enumerate(self.layers):
-        h = F.linear(steered(2*i, x).to(self.dtype), qkv).view(len(x), 3*H, self.dim)
+        h = F.linear(normed(2*i, x).to(self.dtype), qkv).view(len(x), 3*H, self.dim)
         qk = h[:,:2*H].to(x.dtype)
         qk = torch.addcmul(qk*cos, qk.roll(self.dim//2, -1), sin).to(self.dtype)
         q, k, v = (o.transpose(0, 1) for o in (qk[:,:H], qk[:,H:], h[:,2*H:]))
         if keep is not None: keep.append((k, v))
-        x = x + F.linear(self.attend(q, k, v, n, before and before(i)), out)
-        u, g = F.linear(steered(2*i+1, x).to(self.dtype), up).chunk(2, -1)
+        x = x + F.linear(self.attend(q, k, v, sizes, before and before(i)), out)
+        u, g = F.linear(normed(2*i+1, x).to(self.dtype), up).chunk(2, -1)
         x = x + F.linear(F.silu(g)*u, down)
-    return steered(-1, x)
+    return normed(-1, x)
 
 # %% ../nbs/25_blocks.ipynb #5ac4d008
 _laid_out = weakref.WeakKeyDictionary() # Model -> what its numbers were, and what was made of them

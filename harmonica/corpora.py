@@ -20,7 +20,7 @@ from fastcore.basics import patch, store_attr
 
 from .data import Utterance, sentence
 from .download import archives
-from .files import read_text
+from .files import read_text, reading
 from .lists import LISTS, columns_of, is_list, lines_of, list_rows
 
 # %% ../nbs/21_corpora.ipynb #3b8d71c4
@@ -338,7 +338,6 @@ def __iter__(self:Stream):
         self.going, u = True, self._utterance(row, split)
         yield u
 
-# %% ../nbs/21_corpora.ipynb #950c7d12
 @patch
 def state_dict(self:Stream)->dict:
     "Where it is, for `load_state_dict`"
@@ -385,7 +384,9 @@ def _pick(have, what, given=None):
 def _values(files, column):
     "One column of Parquet files"
     import pyarrow.parquet as pq
-    for f in files: yield from pq.read_table(f, columns=[column])[column].to_pylist()
+    for f in files:
+        with reading(f, "Parquet", "fetch it again, or leave it out"): table = pq.read_table(f, columns=[column])
+        yield from table[column].to_pylist()
 
 def _enough(speakers):
     "Are there enough speakers to hold some out?"
@@ -407,18 +408,15 @@ def hf(
 )->Stream: # Iterable of `Utterance`
     "Stream a data set"
     local = _local(name)
-    try:
-        parts = _hf_parts(name, local or {split_of(split) or "train": None}, split, config, kw)
-        have = list(parts[0][1].features)
-        columns = dict(audio=_pick(have, "audio", audio), text=_pick(have, "text", text),
-                       speaker=_pick(have, "speaker", speaker), id=_pick(have, "id"))
-        few = bool(local and valid+test and columns["speaker"])
-        few = few and not _enough(_values(sum(local.values(), []), columns["speaker"]))
-        parts = [(side, _undecoded(ds, columns["audio"])) for side,ds in parts]
+    try: parts = _hf_parts(name, local or {split_of(split) or "train": None}, split, config, kw)
     except (OSError, RuntimeError, ValueError, TypeError, KeyError) as e:
-        if isinstance(e, ValueError) and "no column" in str(e): raise
         raise ValueError(f"can't open data set {str(name)!r} ({' '.join(str(e).split())[:160]}): "
                          "check the name, the network, and that it is stored as Parquet") from None
+    have, given = list(parts[0][1].features), dict(audio=audio, text=text, speaker=speaker)
+    columns = {what: _pick(have, what, given.get(what)) for what in _names}
+    few = bool(local and valid+test and columns["speaker"])
+    few = few and not _enough(_values(sum(local.values(), []), columns["speaker"]))
+    parts = [(side, _undecoded(ds, columns["audio"])) for side,ds in parts]
     return Stream(parts, columns, source or Path(name).stem, valid, test, few=few)
 
 # %% ../nbs/21_corpora.ipynb #dc6fa4fa

@@ -410,7 +410,6 @@ def drop_stale(self:_Cache):
     self.changed |= self.stale
     self.stale = set()
 
-# %% ../nbs/20_data.ipynb #763ca8aa
 @patch
 def save(self:_Cache):
     "Write the rows that are not on the disk yet"

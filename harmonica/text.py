@@ -13,6 +13,7 @@ __all__ = ['fold', 'digits', 'number', 'ordinal', 'dates', 'times', 'phones', 'm
 import html, re, tomllib, unicodedata, warnings
 from functools import cache, lru_cache
 from importlib.resources import files
+from itertools import groupby
 from pathlib import Path
 from fastcore.basics import patch
 from num2words import num2words
@@ -67,14 +68,11 @@ _headed = _re("heading")
 
 def _verses(rows):
     "Poems and lists without signs: their lines set apart"
-    out, block = [], []
-    for row in [*rows, ""]:
-        if row:
-            block.append(row)
-            continue
-        apart = len(block) > 2 and all(len(r) <= 40 and r[0].isupper() and r[-1].isalnum() for r in block)
-        out += [r for b in block for r in ((b, "") if apart else (b,))] + [""]
-        block = []
+    out = []
+    for filled,block in groupby(rows, key=bool):
+        block = list(block)
+        apart = filled and len(block) > 2 and all(len(r) <= 40 and r[0].isupper() and r[-1].isalnum() for r in block)
+        for row in block: out += [row, ""] if apart else [row]
     return out
 
 # %% ../nbs/10_text.ipynb #4abff74c
@@ -239,10 +237,10 @@ def _dotted(m):
 
 def _bare(m):
     "12/25: a day, where it can be no fraction or is asked for as a day"
-    a, b = int(m[2]), int(m[3])
-    if not (1 <= a <= 12 and 1 <= b <= 31) or (a, b) == (9, 11): return m[0]
-    no_fraction = b > 12 and (b not in (16, 20, 24, 25, 30) or a == 12 and b != 16)
-    return (m[1] or "") + _date(None, a, b) if m[1] or no_fraction else m[0]
+    cue, month, day = m[1], int(m[2]), int(m[3])
+    if not (1 <= month <= 12 and 1 <= day <= 31) or (month, day) == (9, 11): return m[0]
+    no_fraction = day > 12 and (day not in (16, 20, 24, 25, 30) or month == 12 and day != 16)
+    return (cue or "") + _date(None, month, day) if cue or no_fraction else m[0]
 
 def _days(d, d2): return ordinal(d) + (f" to {ordinal(int(d2))}" if d2 else "")
 
@@ -327,7 +325,6 @@ def times(text:str)->str:
 _parts["id_cue"] = _patterns["id_cue"]
 
 def _grouped(s):
-    if s.isdigit(): return digits(s)
     return " ".join(digits(p) if p.isdigit() else " ".join(p.upper()) for p in re.findall(r"\d+|[A-Za-z]+", s))
 def _called(s): return ", ".join(_grouped(g) for g in re.findall(r"[\dA-Za-z]+", s))
 
