@@ -236,6 +236,10 @@ def test_pipes(home, tmp_path):
     # nobody listens, and the sound is whole
     assert full.returncode == 0 and not full.stderr and Clip.load(tmp_path/"o.wav").seconds > 0
 
+def test_a_terminal_is_no_place_for_sound(capsys, monkeypatch):
+    monkeypatch.setattr(sys.stdout, "isatty", lambda: True)
+    refused(capsys, "--output -|a terminal|out.wav", "synthesize", "--text", "Hi.", "--output", "-")
+
 def test_a_warning_is_one_line_too(capsys, tmp_path, home):
     code, out, err = ask(capsys, "synthesize", "--text", "Hi there 世界.", "--output", tmp_path/"o.wav", *models(home))
     assert code == 0 and err.splitlines()[0] == "harmonica-synthesize: left out letters Harmonica cannot read: 世界"

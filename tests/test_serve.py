@@ -114,6 +114,7 @@ def test_voices(mouth, tmp_path):
         data=dict(name=name, consent=consent), files=files)
     refused(add(consent=" "), 400, "consent")
     refused(add("../me"), 400, "name")
+    refused(c.post("/v1/voices", data=dict(consent="My own voice, yes."), files=sound), 400, "name is missing")
     refused(add("ruth"), 400, "ruth", "already")
     refused(c.post("/v1/voices", data=dict(name="me", consent="My own voice, yes."), files=dict(other=b"x")), 400,
         "file")
@@ -130,6 +131,12 @@ def test_voices(mouth, tmp_path):
     assert c.delete("/v1/voices/me").status_code == 200
     refused(c.delete("/v1/voices/me"), 404, "me")
     assert not list(tmp_path.iterdir())
+
+def test_a_damaged_file_of_a_voice_is_named(mouth, tmp_path):
+    for text in ("{", "[1]"):
+        (tmp_path/"me.json").write_text(text)
+        (tmp_path/"me.voice").write_bytes(b"")
+        with pytest.raises(ValueError, match="me.json can't be read.*remove it"): Voices(mouth, tmp_path)
 
 def test_uploads_are_bounded(mouth):
     c = client(mouth, limits=Limits(upload=1000))
