@@ -235,6 +235,8 @@ def _agree(voice, reference, reference_text, split, subtitles, pipe, stream=Fals
     if reference_text is not None and reference is None:
         raise ValueError("--reference-text is given without --reference: give the recording it belongs to")
     if pipe and split: raise ValueError("--split writes files: give --output a name")
+    if pipe and sys.stdout.isatty():
+        raise ValueError("--output - sends sound to a pipe, and this is a terminal: add > out.wav or | ffplay -")
     if stream: sound_system()
     if subtitles is None: return
     if split: raise ValueError("--subtitles are of one sound: leave --split out")

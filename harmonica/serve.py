@@ -221,7 +221,7 @@ class Voices:
         most:int=100, # How many may be added
     ):
         from harmonica.codec import packaged_voices
-        from harmonica.files import sweep_litter
+        from harmonica.files import reading, sweep_litter
         self.voice, self.folder, self.most = voice, Path(folder) if folder else None, most
         shown = ("sex", "accent", "licence", "consent")
         self.facts = {n: dict(name=n, **{k: f[k] for k in shown}, packaged=True) for n,f in packaged_voices().items()}
@@ -229,8 +229,9 @@ class Voices:
         if self.folder: sweep_litter(self.folder)
         for p in sorted(self.folder.glob("*.json")) if self.folder and self.folder.is_dir() else ():
             if NAME.fullmatch(p.stem) and p.with_suffix(".voice").is_file():
-                facts = json.loads(p.read_text(encoding="utf8"))
-                self.facts.setdefault(p.stem, dict(facts, name=p.stem, packaged=False))
+                with reading(p, "what is known of a voice", "remove it, and add the voice again"):
+                    facts = dict(json.loads(p.read_text(encoding="utf8")), name=p.stem, packaged=False)
+                self.facts.setdefault(p.stem, facts)
 
 # %% ../nbs/85_serve.ipynb #da1c2a06
 @patch
