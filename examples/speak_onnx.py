@@ -147,7 +147,8 @@ class Speaker:
         x = noise[None,:codes.shape[1]]*np.float32(flow["noise"])
         for a,b in zip(flow["times"], flow["times"][1:]):
             t, far = np.array([a], np.float32), np.array([b-a], np.float32)
-            x, = self.run("flow_step", x, t, far, np.float32(flow["guidance"]), frames, voice, *past)
+            guidance = [np.float32(flow["guidance"])]*(flow["guidance"] != 1)   # where there is none, no input
+            x, = self.run("flow_step", x, t, far, *guidance, frames, voice, *past)
         z = refine(x[0]/np.array(flow["size"], np.float32), self.latents[0], **flow)
         return z[lead:codes.shape[1]-tail]
 

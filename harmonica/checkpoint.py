@@ -77,6 +77,7 @@ class ModelInfo(TypedDict, total=False):
     guidance:float # How far a NAR goes towards the prompt; unsaid, 1
     painting:dict[str, float] # Steps, guidance and temperature of a flow
     refining:dict[str, float] # What is done with the latents that it painted
+    teacher:str # The flow that it was distilled from, if any: it knows the way of its own painting only
     config:str # Name of the config it was trained with
     seed:int # Of its training
     steps:int # Updates of its training

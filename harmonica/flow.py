@@ -6,7 +6,7 @@ Docs: https://harmonica-tts.github.io/harmonica/flow.html.md"""
 
 # %% auto #0
 __all__ = ['PAINTING', 'REFINING', 'FlowNARConfig', 'PromptEncoder', 'FlowNAR', 'FlowBatch', 'time_features', 'flow_times',
-           'Heard', 'FlowStack', 'running_mean', 'warp_matrix', 'disguise', 'FlowLoader', 'RetoldCrops']
+           'Heard', 'FlowStack', 'Distillation', 'running_mean', 'warp_matrix', 'disguise', 'FlowLoader', 'RetoldCrops']
 
 # %% ../nbs/41_flow.ipynb #a02db88b
 from dataclasses import dataclass
@@ -349,6 +349,52 @@ def guided(self:FlowNAR,
         return without + guidance*(given-without)
     return velocity
 
+# %% ../nbs/41_flow.ipynb #distil02
+class Distillation:
+    "Loss of a flow that learns to do, in a few steps without guidance, what its teacher does in more and with it"
+    def __init__(self,
+        teacher:FlowNAR, # In eval mode
+        painting:dict=PAINTING, # How the teacher paints
+        steps:int=2, # Of the student; the teacher takes a multiple of them
+    ):
+        if painting["steps"]%steps:
+            raise ValueError(f"a teacher of {painting['steps']} steps given: give one that takes {steps} or a multiple")
+        self.teacher, self.painting, self.steps = teacher, painting, steps
+
+    @torch.no_grad()
+    def way(self,
+        batch:FlowBatch,
+        noise:Tensor, # (B,T,latent_dim)
+    )->list: # Where the teacher is at each time of the student's, the noise first
+        "What is to be learned"
+        n, x, way = self.painting["steps"], noise, [noise]
+        times, velocity = flow_times(n), self.teacher.guided(batch, self.painting["guidance"], self.teacher.stack(True))
+        for a,b in zip(times, times[1:]):
+            x = x + (b-a)*velocity(x, torch.full((len(x),), a, device=x.device))
+            way.append(x)
+        return way[::n//self.steps]
+
+
+# %% ../nbs/41_flow.ipynb #distil04
+@patch
+def __call__(self:Distillation,
+    t, # With the student as `model`, as a `Trainer` has it
+    batch:FlowBatch,
+)->tuple: # Loss; squared distance at the end as a share of the variance: three parts of the spectrum, pitch
+    "How far from the teacher's way?"
+    flow, T, n = t.model, batch.codes.shape[1], t.model.cfg.latent_dim-4
+    x = self.painting["temperature"]*torch.randn(*batch.codes.shape, flow.cfg.latent_dim, device=batch.codes.device)
+    frames, real = flow.frames(batch, batch.codes), length_mask(batch.n_frames, T)[...,None]
+    times, loss = flow_times(self.steps), 0.
+    for a,b,goal in zip(times, times[1:], self.way(batch, x)[1:]):
+        x = x + (b-a)*flow(x, torch.full((len(x),), a, device=x.device), frames, batch).float()
+        off = ((x-goal)**2*real).sum((0,1))/batch.n_frames.sum()
+        loss, x = loss + (off/flow.size).mean(), x.detach()
+    share = off.detach()/goal[real[...,0]].var(0)
+    parts = dict(low=share[:12], middle=share[12:32], high=share[32:n], pitch=share[n:n+2])
+    return loss, {k: v.mean() for k,v in parts.items()}
+
+
 # %% ../nbs/41_flow.ipynb #d7e10002
 # Nearest: share of the way to the prompt's nearest frames, 0 to 1. Sharpen: 0 leaves changes as they are, 1 doubles
 # how far a frame stands out from the mean of three. Widen: of the finest number, by which share it is made larger
@@ -512,10 +558,11 @@ def repaint(self:FlowNAR,
     batch:FlowBatch, # With `latents`
     begin:float, # Where on the way to begin: 0 is little noise, as a voice begins; 1 are the latents themselves
     generator:torch.Generator=None, # A CPU generator, for the noise
+    painting:dict=PAINTING, # Steps, guidance and temperature
 )->Tensor: # Latents, (B,T,latent_dim); pitch and voicing as they were
     "Back towards noise, and forth again"
-    n, noise = self.cfg.latent_dim-4, 1. if begin else PAINTING["temperature"]
-    z = self.generate(batch, temperature=noise, generator=generator, begin=begin)
+    n, how = self.cfg.latent_dim-4, dict(painting, temperature=1.) if begin else painting
+    z = self.generate(batch, generator=generator, begin=begin, **how)
     return torch.cat([z[...,:n], batch.latents[...,n:]], -1)
 
 
@@ -533,6 +580,8 @@ class RetoldCrops(Endless):
     ):
         self.pairs = FlowLoader(store, codec, seed=seed, prompt_seconds=(2.5, 4.), warp=0., equalise=0.)
         self.flow, self.batch, self.T, self.seed, self.share = flow.eval(), batch, round(seconds*50), seed, share
+        info = getattr(flow, "info", {})
+        self.painting, self.distilled = {**PAINTING, **info.get("painting", {})}, "teacher" in info
 
 @patch
 @torch.no_grad()
@@ -542,7 +591,8 @@ def __getitem__(self:RetoldCrops, i:int)->SpeechBatch:
     batch, windows, rows = self.pairs.draw(rng, self.T, self.batch)
     wav, _, pitch = _sound(windows)
     begin, seed = 0. if rng.random() < .6 else rng.uniform(.05, .5), int(rng.integers(1<<31))
-    painted = self.flow.repaint(batch, begin, torch.Generator().manual_seed(seed))
+    if self.distilled: begin = 0.     # it has learned one way only, that from noise
+    painted = self.flow.repaint(batch, begin, torch.Generator().manual_seed(seed), self.painting)
     most = 1.2*np.array(list(REFINING.values()))
     told = [self.flow.refine(z, p[:m], *(most*rng.random(3))) for z,p,m in
             zip(painted, batch.prompt, batch.prompt_len)]

@@ -8,8 +8,8 @@ Docs: https://harmonica-tts.github.io/harmonica/recipes.html.md"""
 __all__ = ['RECIPES', 'train_codec', 'train_ar', 'train_nar', 'speech_of', 'ensure_codes', 'Supply', 'supply', 'Export',
            'open_run', 'start_from', 'ar_loss', 'NARLoss', 'Recipe', 'recipe', 'with_facts', 'from_codes', 'ar_recipe',
            'stroke_entries', 'nar_recipe', 'crops', 'from_sound', 'aligner_recipe', 'codec_recipe', 'adversarial',
-           'decoder_recipe', 'speech', 'mel_recipe', 'fit', 'retold', 'flow_recipe', 'Painter', 'train', 'load_trained',
-           'take_weights']
+           'decoder_recipe', 'speech', 'mel_recipe', 'fit', 'retold', 'flow_recipe', 'distillation', 'Painter', 'train',
+           'load_trained', 'take_weights']
 
 # %% ../nbs/55_recipes.ipynb #5630b5ba
 import itertools, os
@@ -21,7 +21,7 @@ from torch import Tensor, nn
 from .codec import load_codec
 from .align import Aligner
 from .critic import AdversarialLoss, decoder_only
-from .flow import FlowLoader, FlowNAR, PAINTING, REFINING, RetoldCrops
+from .flow import Distillation, FlowLoader, FlowNAR, PAINTING, REFINING, RetoldCrops
 from .melcodec import MelCodec, VocoderLoss
 from .crops import AudioCrops
 from .microcodec import MicroCodec
@@ -420,8 +420,20 @@ def flow_recipe(cfg, device, start=None)->Recipe:
     info = dict(codec=codec.name, codec_hash=codec.hash, tokenizer=tokenizer.to_dict(),
         prompt_seconds=list(d.prompt_seconds), speakers=int(store.who.max())+1,
         painting=dict(PAINTING), refining=dict(REFINING))
+    loss = distillation(cfg, info) if t.teacher else {}
     model, batches = FlowNAR(cfg.model.flow).set_size(codec), FlowLoader(store, codec, room, t.seed, **how)
-    return Recipe(model, batches, calm, repr(store), info)
+    return Recipe(model, batches, calm, repr(store), info, how=loss)
+
+# %% ../nbs/55_recipes.ipynb #distil05
+def distillation(cfg, info)->dict: # For a `Trainer`
+    "What a flow learns from, where it has a teacher"
+    teacher = load_model(cfg.training.teacher, kind="flow")
+    loss = Distillation(teacher, {**PAINTING, **teacher.info.get("painting", {})})
+    cfg.model.flow = replace(teacher.cfg, dropout=0.)
+    info["painting"] = dict(loss.painting, steps=loss.steps, guidance=1.)
+    info["teacher"] = str(cfg.training.teacher)
+    return dict(loss=loss)
+
 
 # %% ../nbs/55_recipes.ipynb #a7181c46
 class Painter:

@@ -134,6 +134,8 @@ class TrainConfig:
     duration_loss_weight:NotNegative=.1 # AR: weight of the predicted length
     # Codec: please critics too, as its decoder does in stage `decoder`; a checkpoint (.pt): those of a game before
     critics:Flag|str=False
+    # Flow: learn to do in two steps without guidance what this flow (.safetensors) does in its own, with it
+    teacher:str|None=None
     # fp32, bf16 or fp16 (autocast), or auto: what the device does fastest
     precision:Literal["fp32", "bf16", "fp16", "auto"]="fp32"
     compile:Flag=False             # Compile the transformer blocks: minutes at the start, faster steps on CUDA

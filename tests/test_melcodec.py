@@ -1,13 +1,14 @@
 """Signals, the mel codec, speech laid flat, and the flow: what they promise, on small made-up sounds."""
 import json
+from types import SimpleNamespace
 import numpy as np
 import pytest
 import torch
 
 from harmonica.codec import Clip, load_codec, packaged_voice
 from harmonica.data import Utterance
-from harmonica.flow import (FlowBatch, FlowLoader, FlowNAR, FlowNARConfig, PAINTING, RetoldCrops, disguise, flow_times,
-    warp_matrix)
+from harmonica.flow import (Distillation, FlowBatch, FlowLoader, FlowNAR, FlowNARConfig, PAINTING, RetoldCrops,
+    disguise, flow_times, warp_matrix)
 from harmonica.melcodec import PITCH_SPREAD, MelCodec, MelCodecConfig, SpeechBatch, spectral_loss
 from harmonica.signal import fill_unvoiced, find_pitch, glide, log_mel, overlap_add, phase, pulses, stft
 from harmonica.speech import SpeechCrops, SpeechStore, prepare_speech
@@ -417,6 +418,51 @@ def test_train_flow(flat, tmp_path):
     assert load_codec(tmp_path/"mel2"/"mel.safetensors").hash == load_codec(tmp_path/"mel"/"mel.safetensors").hash
     with pytest.raises(ValueError, match="give the file that stage mel made"):
         train("flow", config(flat, "data.codec=micro"), tmp_path/"no", "cpu", progress=False)
+
+def test_a_flow_is_distilled(flat, tmp_path):
+    "Its file says how to paint with it and who taught it, and a vocoder hears it set out from noise alone"
+    from harmonica.checkpoint import load_model
+    from harmonica.recipes import train
+    mel, teacher, out = tmp_path/"mel"/"mel.safetensors", tmp_path/"flow"/"flow.safetensors", tmp_path/"student"
+    train("mel", config(flat), mel.parent, "cpu", progress=False)
+    cfg = config(flat, f"data.codec={mel}", "model.flow.dropout=.5")
+    train("flow", cfg, teacher.parent, "cpu", progress=False)
+    taught = config(flat, f"data.codec={mel}", f"training.teacher={teacher}")
+    t = train("flow", taught, out, "cpu", init=teacher, progress=False)
+    m = load_model(out/"flow.safetensors", kind="flow")
+    assert t.model.cfg.dropout == 0 and m.info["painting"] == dict(PAINTING, steps=2, guidance=1.)
+    assert m.info["teacher"] == str(teacher) and set(t.metrics) >= {"low", "middle", "high", "pitch"}
+    began = []
+    repaint = FlowNAR.repaint
+    def watched(self, batch, begin, generator, painting):
+        began.append((begin, painting["steps"]))
+        return repaint(self, batch, begin, generator, painting)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(FlowNAR, "repaint", watched)
+        told = config(flat, f"data.flow={out/'flow.safetensors'}")
+        train("mel", told, tmp_path/"mel2", "cpu", init=mel, progress=False)
+    assert set(began) == {(0., 2)}
+
+def test_a_student_comes_to_where_its_teacher_goes():
+    torch.manual_seed(0)
+    teacher, student = FlowNAR(TINY).eval(), FlowNAR(TINY).eval()
+    for p in teacher.parameters(): p.data += .1*torch.randn_like(p)
+    student.load_state_dict(teacher.state_dict())
+    b = request()
+    lesson, optimiser, losses = Distillation(teacher), torch.optim.AdamW(student.parameters(), lr=3e-3), []
+    for _ in range(60):
+        loss, _ = lesson(SimpleNamespace(model=student), b)
+        loss.backward()
+        optimiser.step()
+        optimiser.zero_grad()
+        losses.append(loss.item())
+    noise = .3*torch.randn(*b.codes.shape, TINY.latent_dim, generator=torch.Generator().manual_seed(1))
+    goal = teacher.generate(b, noise=noise/.3)
+    off = lambda m, **how: float((m.generate(b, noise=noise/.3, **how)-goal).pow(2).mean())
+    assert off(student, steps=2, guidance=1.) < .3*off(teacher, steps=2, guidance=1.)
+    assert losses[-1] < .3*losses[0] and torch.equal(lesson.way(b, noise)[0], noise)
+    assert (lesson.way(b, noise)[-1]/teacher.size-goal).abs().mean() < .01*goal.std()   # bfloat16 where it is quick
+    with pytest.raises(ValueError, match="4 steps"): Distillation(teacher, steps=3)
 
 def test_speech_dir_is_asked_for(tmp_path):
     from harmonica.config import load_config
