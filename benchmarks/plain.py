@@ -25,7 +25,7 @@ class Block(nn.Module):
 
 class Plain(nn.Module):
     "Decoder (causal) or, for a NAR, encoder over the same tokens"
-    def __init__(self, vocab=128, bins=1024, d=512, heads=8, layers=12, d_ff=1792, causal=True):
+    def __init__(self, vocab=128, bins=1024, d=512, heads=8, layers=12, d_ff=1856, causal=True):
         super().__init__()
         self.text, self.codes, self.causal, self.d, self.heads = nn.Embedding(vocab, d), nn.Embedding(bins,
             d), causal, d, heads

@@ -22,7 +22,7 @@ from harmonica.data import BucketSampler, CodesDataset, write_shard, CodesLoader
 from harmonica.nar import NAR, NARConfig
 from harmonica.train import PRECISIONS, TrainConfig, Trainer
 
-SIZES = dict(full=dict(ar=dict(d_model=512, n_heads=8, n_layers=12, d_ff=1792),
+SIZES = dict(full=dict(ar=dict(d_model=512, n_heads=8, n_layers=12, d_ff=1856),
     nar=dict(d_model=512, n_heads=8, n_layers=8, d_ff=1344, max_prompt=225), n_q=8, n_bins=1024, frame_rate=75, group=2,
     prompt=6.5), micro=dict(ar=dict(d_model=256, n_heads=4, n_layers=8, d_ff=768),
     nar=dict(d_model=256, n_heads=4, n_layers=5, d_ff=768, max_prompt=150), n_q=8, n_bins=1024, frame_rate=50, group=2,

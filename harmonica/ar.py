@@ -32,7 +32,7 @@ class ARConfig(Sized):
     d_model:Size=512 # Width
     n_heads:Size=8 # Heads
     n_layers:Depth=12 # Blocks
-    d_ff:Size=1792 # Inner width of the feed-forward
+    d_ff:Size=1856 # Inner width of the feed-forward
     dropout:Part=.1 # Share of activations dropped in training
     group:Depth=1 # Frames a step
     sequential_heads:Flag=False # Each later frame of a step hears the one before it

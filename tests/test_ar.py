@@ -14,8 +14,7 @@ def model(group=1, seed=0, **kw):
         **kw})).eval()
     torch.nn.init.normal_(m.head.weight, std=.3)                 # lively answers
     for n,p in m.named_parameters():
-        starts_at_zero = "predict.out.weight","predict.out.bias","cue.weight","next_frame.out.weight"
-        if n.endswith(starts_at_zero): torch.nn.init.normal_(p, std=.2)
+        if n.endswith(("predict.out.weight","predict.out.bias","cue.weight","next_frame.out.weight")): torch.nn.init.normal_(p, std=.2)
     return m
 
 def batch(seed=0, pad=0, B=4):
