@@ -237,8 +237,7 @@ def speaking(z, a, out):
                 stack, cache, ropes = ar.step_stack(int8), ar.body.cache(B, n+1), ar.step_ropes(1, x)
                 def step(stack=stack, cache=cache, ropes=ropes, x=x):
                     cache.len = n
-                    h = stack.step(x, ropes[0], cache)
-                    for j in range(g): stack.scores(j, h)
+                    stack.head(stack.step(x, ropes[0], cache))
                 name = f"ar{' group '+str(g) if g > 1 else ''} {'int8' if int8 else 'fp32'}, {B} abreast"
                 turns[name] = step, stack.nbytes, g
         p = PlainSteps(plain, B, n+1)

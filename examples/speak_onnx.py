@@ -14,7 +14,7 @@ import numpy as np
 os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1") # onnxruntime would report to its makers
 import onnxruntime
 
-GRAPHS = "ar_read", "ar_frame", "ar_step", "flow_read", "flow_step", "vocoder"
+GRAPHS = "ar_read", "ar_step", "flow_read", "flow_step", "vocoder"
 
 # -- what a code is drawn from: the rules of harmonica.sample
 
@@ -90,7 +90,7 @@ def refine(z, prompt, size, nearest=0., sharpen=0., widen=0., **_):
     return y
 
 class Speaker:
-    "The six graphs of a folder, and somebody's voice"
+    "The five graphs of a folder, and somebody's voice"
     def __init__(self, folder, voice=None, threads=1):
         folder = Path(folder)
         missing = [f for f in ("voice.json", "weights.bin", *(f"{g}.onnx" for g in GRAPHS)) if not (folder/f).is_file()]
@@ -110,14 +110,14 @@ class Speaker:
         names = (i.name for i in graph.get_inputs())
         return graph.run(None, dict(zip(names, map(np.asarray, inputs), strict=True)))
 
-    def choose(self, state, history, may_stop, rng, how):
-        "The codes of one step, each drawn with the one before it known, or None to stop"
+    def choose(self, scores, history, may_stop, rng, how):
+        "The codes of one step, or None to stop: the last entry of the first frame's scores"
+        group, bins = self.about["ar"]["group"], self.about["ar"]["n_bins"]
+        codes, stop = scores[0,:-1].reshape(group, bins), scores[0,-1] if may_stop else -np.inf
         chosen = []
-        for j in range(self.about["ar"]["group"]):
-            scores, = self.run("ar_frame", state, np.int64(j), np.array(chosen[-1:] or [0]))
-            if not may_stop: scores[0,-1] = -np.inf            # the last entry of the first frame is stop
-            c = sample(scores[0], history+chosen, rng, **how)
-            if c == self.about["ar"]["n_bins"]: return None
+        for j in range(group):
+            c = sample(np.append(codes[j], stop if j == 0 else -np.inf), history+chosen, rng, **how)
+            if c == bins and j == 0: return None
             chosen.append(c)
         return chosen
 
@@ -125,14 +125,14 @@ class Speaker:
         "Book 0 of a sentence, and the frames that each symbol takes"
         ar, codes = self.about["ar"], []
         ids, speed = np.array([ids], np.int64), np.float32(speed)
-        state, encoded, durations, (fewest, most), *past = self.run("ar_read", ids, self.prompt, speed)
+        scores, encoded, durations, (fewest, most), *past = self.run("ar_read", ids, self.prompt, speed)
         for t in range(0, int(most), ar["group"]):
-            step = self.choose(state, codes, t >= fewest, rng, how)
+            step = self.choose(scores, codes, t >= fewest, rng, how)
             if step is None: break
             codes += step
             if t+ar["group"] >= most: break
             step = np.array([step], np.int64)
-            state, *past = self.run("ar_step", step, np.int64(t//ar["group"]), encoded, durations, *past)
+            scores, *past = self.run("ar_step", step, np.int64(t//ar["group"]), encoded, durations, *past)
         return np.array(codes[:ar["most_frames"]], np.int64), durations[0]
 
     def fine(self, ids, codes, durations, noise):
