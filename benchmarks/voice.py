@@ -9,7 +9,8 @@
     voice.py draws     ITEMS [--asr FOLDER]     temperatures, and repetition-aware sampling
     voice.py guidance  ITEMS [--asr FOLDER]     how far the flow should go towards the prompt's voice
     voice.py steps     ITEMS [--asr FOLDER]     how many steps the flow should take
-    voice.py noise     ITEMS [--asr FOLDER]     how much noise it should begin with
+    voice.py noise     ITEMS [--asr FOLDER]     how much noise it should begin with (these three mean nothing for a flow
+                       that was distilled, as the packaged one: it knows one way)
     voice.py tuning    ITEMS [--asr FOLDER]     what each correction that a voice learns from its prompt is worth
     voice.py means     ITEMS                    recordings (rows with wav, text, speaker) repainted by the NAR from
                        their true book 0: likeliest codes, mean vectors book by book, all in one stroke

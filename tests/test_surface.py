@@ -113,7 +113,7 @@ def test_readme_python_runs(tmp_path):
     "All of it, in order, in an empty folder with nothing but a me.wav"
     if not has_weights(): pytest.skip("no packaged weights yet")
     code = "\n".join(b for b in blocks("python") if "not run by the tests" not in b)
-    assert "voice.say(" in code
+    assert "me.say(" in code
     harmonica.Clip.load(harmonica.codec.packaged_voice()).save(tmp_path/"me.wav")
     r = run(code, cwd=tmp_path, PYTHONPATH=str(ROOT), MPLBACKEND="agg")
     assert r.returncode == 0, r.stderr[-2000:]
