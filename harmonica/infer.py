@@ -263,9 +263,9 @@ class Voice:
     def notes(self)->list: return [] if self.prompt is None else self.prompt.notes   # What was done to the reference
     def __repr__(self):
         size = lambda m: f"{sum(p.numel() for p in m.parameters())/1e6:.1f}M"
-        whose = "no prompt yet"
+        whose, fine = "no prompt yet", "flow" if self.flows else "NAR"
         if self.prompt is not None: whose = f"a prompt of {self.codec.seconds(self.prompt.codes.shape[1]):.1f} s"
-        return f"Voice(codec {self.codec.name}, AR {size(self.ar)}, NAR {size(self.nar)}, {whose}, on {self.device})"
+        return f"Voice(codec {self.codec.name}, AR {size(self.ar)}, {fine} {size(self.nar)}, {whose}, on {self.device})"
 
 # %% ../nbs/60_infer.ipynb #dabed9d7
 @patch
