@@ -243,10 +243,11 @@ def _schema():
 def _check_shard(table):
     "Refuse a table that is not one of codes"
     table.validate(full=True)
+    known = _schema()
     for k in ("id", "text", "speaker", "split", "seconds", "n_frames", "codes"):
         if table[k].null_count: raise ValueError(f"column {k} has gaps")
         given = str(table[k].type).removeprefix("large_").replace("element", "item")
-        if given != str(_schema().field(k).type): raise ValueError(f"column {k} is {table[k].type}")
+        if given != str(known.field(k).type): raise ValueError(f"column {k} is {table[k].type}")
 
 # %% ../nbs/20_data.ipynb #ee4ad562
 def write_table(table, path)->Path:

@@ -169,12 +169,13 @@ def flow_graphs(
     past = [torch.zeros(1, c.n_heads, P, c.d_model//c.n_heads) for _ in range(2*c.n_layers)]
     x, prompt, frames = (torch.zeros(1, n, d) for n,d in ((T, c.latent_dim), (P, c.latent_dim), (T, c.d_model)))
     read = dict(text=(text, 1), durations=(torch.ones(1, L), 1), codes=(codes, 1), prompt=(prompt, 1))
-    at = dict(t=torch.tensor([.5]), far=torch.tensor([.1]), **dict(guidance=torch.tensor(2.)) if guided else {})
+    at, look = dict(t=torch.tensor([.5]), far=torch.tensor([.1])), GuidedStep if guided else FlowStep
+    if guided: at["guidance"] = torch.tensor(2.)
     step = dict(x=(x, 1), **{k: (v, None) for k,v in at.items()}, frames=(frames, 1),
         voice=(torch.zeros(1, c.cond_dim), None), past=(past, 2))
     grown = [f"grown{i}" for i in range(len(past))]
     return dict(flow_read=draw_graph(FlowRead(flow), read, ["frames", "voice", *grown]),
-                flow_step=draw_graph((GuidedStep if guided else FlowStep)(flow), step, ["x_further"]))
+                flow_step=draw_graph(look(flow), step, ["x_further"]))
 
 # %% ../nbs/62_export.ipynb #62000036
 class Vocoder(nn.Module):

@@ -25,7 +25,7 @@ from .codec import Clip, Codec, load_codec, packaged_voice, packaged_voices, ref
 from .text import NothingToSay, Tokenizer, ended, load_lexicon, normalize, sentences
 from .batch import Batch
 from .ar import AR
-from .flow import FlowBatch, FlowNAR, FlowStack, Heard, PAINTING, REFINING
+from .flow import FlowBatch, FlowNAR, FlowStack, Heard, REFINING, painting_of
 from .align import Aligner
 from .checkpoint import kind_of, load_model, packaged_weights, save_model, write_safely
 from .files import write_text
@@ -246,7 +246,7 @@ class Voice:
         self.continues = info.get("continues", True) # is it better to go on from a prompt whose words are known?
         self.lexicon = {} # words and how they are read, see `pronounce`
         self.n_books, self.guidance = nar_info.get("n_books"), nar_info.get("guidance", 1.) # what the NAR does well
-        self.painting = {**PAINTING, **nar_info.get("painting", {})} # steps, guidance and temperature of a flow
+        self.painting = painting_of(nar) # steps, guidance and temperature of a flow
         self.refining = {**REFINING, **nar_info.get("refining", {})} # what is done with painted latents
         self.listens = min(5., max(nar_info.get("prompt_seconds", [5.]))) # seconds of the prompt that a flow hears
         self.int8, self.half = True, True # the AR from bytes, the flow in bfloat16, where the processor can

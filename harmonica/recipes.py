@@ -21,7 +21,7 @@ from torch import Tensor, nn
 from .codec import load_codec
 from .align import Aligner
 from .critic import AdversarialLoss, decoder_only
-from .flow import Distillation, FlowLoader, FlowNAR, PAINTING, REFINING, RetoldCrops
+from .flow import Distillation, FlowLoader, FlowNAR, PAINTING, REFINING, RetoldCrops, painting_of
 from .melcodec import MelCodec, VocoderLoss
 from .crops import AudioCrops
 from .microcodec import MicroCodec
@@ -428,12 +428,11 @@ def flow_recipe(cfg, device, start=None)->Recipe:
 def distillation(cfg, info)->dict: # For a `Trainer`
     "What a flow learns from, where it has a teacher"
     teacher = load_model(cfg.training.teacher, kind="flow")
-    loss = Distillation(teacher, {**PAINTING, **teacher.info.get("painting", {})})
+    loss = Distillation(teacher, painting_of(teacher))
     cfg.model.flow = replace(teacher.cfg, dropout=0.)
     info["painting"] = dict(loss.painting, steps=loss.steps, guidance=1.)
     info["teacher"] = str(cfg.training.teacher)
     return dict(loss=loss)
-
 
 # %% ../nbs/55_recipes.ipynb #a7181c46
 class Painter:
