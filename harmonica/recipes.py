@@ -420,14 +420,14 @@ def flow_recipe(cfg, device, start=None)->Recipe:
     info = dict(codec=codec.name, codec_hash=codec.hash, tokenizer=tokenizer.to_dict(),
         prompt_seconds=list(d.prompt_seconds), speakers=int(store.who.max())+1,
         painting=dict(PAINTING), refining=dict(REFINING))
-    loss = distillation(cfg, info) if t.teacher else {}
+    loss = distillation(cfg, info, device) if t.teacher else {}
     model, batches = FlowNAR(cfg.model.flow).set_size(codec), FlowLoader(store, codec, room, t.seed, **how)
     return Recipe(model, batches, calm, repr(store), info, how=loss)
 
 # %% ../nbs/55_recipes.ipynb #distil05
-def distillation(cfg, info)->dict: # For a `Trainer`
+def distillation(cfg, info, device)->dict: # For a `Trainer`
     "What a flow learns from, where it has a teacher"
-    teacher = load_model(cfg.training.teacher, kind="flow")
+    teacher = load_model(cfg.training.teacher, device, kind="flow")
     loss = Distillation(teacher, painting_of(teacher))
     cfg.model.flow = replace(teacher.cfg, dropout=0.)
     info["painting"] = dict(loss.painting, steps=loss.steps, guidance=1.)
