@@ -242,6 +242,17 @@ def _agree(voice, reference, reference_text, split, subtitles, pipe, stream=Fals
     if split: raise ValueError("--subtitles are of one sound: leave --split out")
     file_to_write(subtitles, "--subtitles", (".srt", ".json"))
 
+def _to_keep(save_voice, consent, reference):
+    "The .voice file to write, if any; nothing is kept without the consent of its owner"
+    if save_voice is None and consent is None: return None
+    if save_voice is None: raise ValueError("--consent is given without --save-voice: give the .voice file it belongs to")
+    if reference is None: raise ValueError("--save-voice keeps the voice of a recording: give it as --reference")
+    path = file_to_write(save_voice, "--save-voice", (".voice",))
+    from harmonica.infer import agreement
+    try: agreement(consent)
+    except ValueError as e: raise ValueError(f"--{e}") from None
+    return path
+
 # %% ../nbs/80_cli.ipynb #80000009
 def _manner(config, lexicon, given):
     "Words with a reading of their own, and how codes are drawn"
@@ -264,14 +275,15 @@ def _checked(how):
 def _parts(texts, split, words):
     "Those texts in which something can be said, all in one where nothing is split"
     from harmonica.text import NothingToSay, normalize
-    said = []
-    for p in texts:
-        try: normalize(p, words)
-        except NothingToSay:
-            if split: warnings.warn(f"left out, since nothing in it can be spoken: {p[:40]!r}")
-        else: said.append(p)
+    def can_be_said(p):
+        try: return bool(normalize(p, words))
+        except NothingToSay: return False
+    texts = texts if split else ["\n\n".join(texts)]
+    said, left = [], []
+    for t in texts: (said if any(map(can_be_said, t.split("\n\n"))) else left).append(t)   # mostly the first tells
     if not said: raise NothingToSay("\n\n".join(texts))
-    return said if split else ["\n\n".join(texts)]
+    for t in left: warnings.warn(f"left out, since nothing in it can be spoken: {t[:40]!r}")
+    return said
 
 # %% ../nbs/80_cli.ipynb #a8a9aa43
 def _like(me, words, voice, reference, reference_text, pipe):
@@ -338,6 +350,8 @@ def synthesize(
     output:str="output.wav",   # Sound file to write: .wav, .flac, .ogg, .opus or .mp3; - sends WAV to a pipe
     split:str=None,            # A file for each paragraph or chapter (a heading of .md): output-001.wav and so on
     subtitles:str=None,        # Also write when each word is said: a .srt or .json file
+    save_voice:str=None,       # Keep the voice of the reference in a .voice file; without a text nothing else is done
+    consent:str=None,          # ... and with it whose voice it is and what they agreed to, in words
     no_watermark:bool=False,   # Leave out the mark of made speech, there where the extra `watermark` is installed
     stream:bool=False,         # Also play it while it is made (pip install sounddevice)
     seed:int=0,                # Another seed speaks it another way
@@ -359,14 +373,21 @@ def synthesize(
 
     harmonica-synthesize --text "Good morning." --voice ruth --output good-morning.wav
     harmonica-synthesize --input book.md --reference me.wav --split chapter --output book.mp3
+    harmonica-synthesize --reference me.wav --save-voice me.voice --consent "My own voice, for my own use."
     echo "Good morning." | harmonica-synthesize --text - --output - | ffplay -"""
     if list_voices: return _cast()
-    _agree(voice, reference, reference_text, split, subtitles, output == "-", stream)
+    pipe = output == "-"
+    _agree(voice, reference, reference_text, split, subtitles, pipe, stream)
+    kept = _to_keep(save_voice, consent, reference)
     words, how = _manner(config, lexicon, dict(temperature=temperature, top_k=top_k, top_p=top_p, seed=seed,
         speed=speed, best_of=best_of, max_seconds=max_seconds, watermark=not no_watermark, timings=bool(subtitles)))
-    out, parts = None if output == "-" else sound_file(output), _parts(to_say(text, input, split), split, words)
-    me = _like(_voice(ar_checkpoint, nar_checkpoint, codec, device), words, voice, reference, reference_text, not out)
-    if phonemes: _read_as(me, parts, not out)
+    silent = kept and text is None and input is None
+    out = None if pipe or silent else sound_file(output)
+    parts = [] if silent else _parts(to_say(text, input, split), split, words)
+    me = _like(_voice(ar_checkpoint, nar_checkpoint, codec, device), words, voice, reference, reference_text, pipe)
+    if kept: print(f"{me.save(kept, consent)}: the voice of {reference}", file=_aside(pipe))
+    if silent: return
+    if phonemes: _read_as(me, parts, pipe)
     _speak(me, parts, how, out, split, subtitles, stream)
 
 # %% ../nbs/80_cli.ipynb #80000020

@@ -422,13 +422,14 @@ _RATES = dict(MP3=_MP3_RATES, OPUS=(8000, 12000, 16000, 24000, 48000))
 def _write_blocks(f, x):
     for i in range(0, len(x), 1<<16): f.write(x[i:i+(1<<16)])
 
-def _sound_into(out, kind, rate, comment):
+def _sound_into(out, kind, rate, comment, name=""):
     "An open sound file of this kind, at a rate that its format knows"
     form, sub = _FORMATS[kind]
     if rate not in _RATES.get(sub or form, (rate,)): rate = 24000
     try: f = sf.SoundFile(out, "w", rate, 1, sub, format=form)
     except sf.LibsndfileError:
-        raise ValueError(f"{form} can't hold {rate} samples a second, use .wav or clip.to(24000)") from None
+        whose = f"'{name}': " if name else ""
+        raise ValueError(f"{whose}{form} can't hold {rate} samples a second, use .wav or clip.to(24000)") from None
     if comment: f.comment = comment
     return f
 
@@ -454,12 +455,12 @@ class _Raw:
         except OSError as e: self.error = e
         return len(data)-len(left)
 
-def _write_clips(path, kind, clips):
+def _write_clips(path, kind, clips, name):
     "Clips into a new file, the first of them says at what rate"
     with open(path, "wb", buffering=0) as file:
         out, first = _Raw(file), next(clips)
         try:
-            with _sound_into(out, kind, first.rate, first.comment) as f:
+            with _sound_into(out, kind, first.rate, first.comment, name) as f:
                 for clip in chain([first], clips): _write_blocks(f, clip.to(f.samplerate).samples.clip(-1, 1))
         except Exception as e: raise out.error or e
         if out.error: raise out.error
@@ -480,7 +481,7 @@ def save_clips(
     tmp = path.with_name(f".{path.name}.{os.getpid()}@{socket.gethostname()}.tmp")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        _write_clips(tmp, kind, chain([first], clips))
+        _write_clips(tmp, kind, chain([first], clips), path)
         os.replace(tmp, path)
     except OSError as e:
         if e.errno == errno.ENOSPC: raise _full(path) from None

@@ -9,7 +9,7 @@ __all__ = ['NO_CONSENT', 'PROMPT_SECONDS', 'MAX_SECONDS', 'MAX_ALIGNED', 'LEAD',
            'CHARS_PER_SECOND', 'PAUSES', 'Correction', 'Prompt', 'saved_voice', 'Sampling', 'sampling_of',
            'trained_tokenizer', 'one_thread', 'calmly', 'Voice', 'packaged_aligner', 'framed', 'paint', 'dice', 'Line',
            'in_turn', 'speak_abreast', 'sounds', 'longest', 'sound_fault', 'code_fault', 'batches', 'speak_lines',
-           'most_chars', 'fade', 'finished']
+           'most_chars', 'fade', 'finished', 'agreement']
 
 # %% ../nbs/60_infer.ipynb #8bebd246
 import hashlib, json, os, re, time, warnings
@@ -907,18 +907,25 @@ def say_batch(self:Voice,
             for parts,pieces in zip(each, said)]
 
 # %% ../nbs/60_infer.ipynb #cf14ac81
+def agreement(
+    consent, # Whose voice it is, and what they agreed to
+)->str: # The same, to be kept with the voice
+    "What the owner of a voice agreed to, in 10 to 2000 letters, or a refusal"
+    said = consent.strip() if isinstance(consent, str) else ""
+    if 10 <= len(said) <= 2000: return said
+    raise ValueError("consent is missing: say in 10 to 2000 letters whose voice it is and what they agreed to, "
+                     "as in 'My own voice, for my own use.'")
+
 @patch
 def save(self:Voice,
     path, # Best ends in .voice
     consent:str=None, # Whose voice it is, what they agreed to: "My own voice, for my own use."; kept with the date
 )->Path: # The same path
     "Keep the prompt, in one small file"
-    if consent is not None and not (isinstance(consent, str) and consent.strip()):
-        raise ValueError(f"consent was {consent!r}; it must say whose voice it is and what they agreed to: "
-                         "try consent='My own voice, for my own use.'")
+    if consent is not None: consent = agreement(consent)
     prompt = self.ready().prompt
     now = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
-    if consent: prompt = replace(prompt, consent=consent.strip(), agreed=now)
+    if consent: prompt = replace(prompt, consent=consent, agreed=now)
     return prompt.save(path, self.codec, self.vocoder)
 
 # %% ../nbs/60_infer.ipynb #9ce56079

@@ -249,13 +249,12 @@ def get(self:Voices, name):
 @patch
 def check(self:Voices, name, consent):
     "Refuse a voice before it is listened to"
+    from harmonica.infer import agreement
     if not name: raise ValueError("name is missing: give 1 to 40 small letters, figures, - and _, as in my-voice")
     if not NAME.fullmatch(name):
         raise ValueError(f"name {str(name)[:60]!r}: give 1 to 40 small letters, figures, - and _, as in my-voice")
     if name in self.facts: raise ValueError(f"there is a voice {name!r} already: choose another name")
-    if not 10 <= len((consent or "").strip()) <= 2000:
-        raise ValueError("consent is missing: say whose voice it is and what they agreed to, "
-                         "as in 'My own voice, for my own use.'")
+    agreement(consent)
     if sum(not f["packaged"] for f in self.facts.values()) >= self.most:
         raise ValueError(f"{self.most} voices were added, no more are kept: remove one")
 

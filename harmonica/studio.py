@@ -15,7 +15,7 @@ import numpy as np
 from fastcore.basics import patch
 from .codec import Clip, packaged_voices
 from .text import fold
-from .infer import Sampling, Voice
+from .infer import Sampling, Voice, agreement
 
 # %% ../nbs/65_studio.ipynb #9b6c38c0
 def _widgets():
@@ -357,9 +357,8 @@ def keep(self:Studio,
     name, consent = self.who.value, self.consent.value.strip()
     me = self.voices[name]
     if name in self.packaged: return self._say(f"the {name} belongs to the package: record or upload a voice to save")
-    if len(consent) < 10:
-        return self._say("nothing was saved: say whose voice it is and what they agreed to, "
-            "as in 'My own voice, for my own use.'")
+    try: agreement(consent)
+    except ValueError as e: return self._say(f"nothing was saved: {e}")
     stem = re.sub(r"\W+", "-", Path(name).stem).strip("-") or "voice"
     path = Path(folder)/f"{stem}.voice"
     try: me.save(path, consent)

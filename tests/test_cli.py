@@ -317,6 +317,9 @@ See [one][a], \\*two\\*.[^1]
 [^1]: A note.
 """
     assert script.paragraphs(text, markdown=True) == ["T", "mile, hour. 1, ten.", "todo. done.", "See one, *two*."]
+    # numbers of a list are marks, with a full stop behind the line or without; a year is none
+    assert script.paragraphs("1. Mix it\n2. Bake it!\n3) Eat", markdown=True) == ["Mix it. Bake it! Eat."]
+    assert script.paragraphs("1984. It was cold.", markdown=True) == ["1984. It was cold."]
     assert len(script.chapters("Chapter One\nIt was.\n\nChapter Twelve: late\nIt went.\n\nChapters are long.")) == 2
 
 def test_chapters_and_subtitles(capsys, tmp_path, home):
@@ -334,6 +337,35 @@ def test_chapters_and_subtitles(capsys, tmp_path, home):
     assert words[0]["start"] <= words[-1]["end"]
     assert (tmp_path/"w.srt").read_text().startswith("1\n00:00:0") and "-->" in (tmp_path/"w.srt").read_text()
     assert script.srt([("One", 3599.9994, 3600.5)]) == "1\n00:59:59,999 --> 01:00:00,500\nOne\n\n"
+
+def test_a_voice_is_kept_with_the_consent_of_its_owner(capsys, tmp_path, home, monkeypatch):
+    from harmonica import Voice
+    mine, agreed = ["--reference", home/"clips/7.wav"], ["--consent", "My own voice, for tests."]
+    keep = ["synthesize", *models(home), "--save-voice", tmp_path/"me.voice"]
+    with monkeypatch.context() as m: # all of it is told before a model is loaded
+        m.setattr(cli, "_voice", None)
+        for words,*how in (("--consent is missing|whose voice", *mine), ("--consent is missing", *mine, "--consent", "yes"),
+            ("recording|--reference", *agreed), ("recording|--reference", *agreed, "--voice", "ruth")):
+            refused(capsys, words, *keep, *how)
+        refused(capsys, "--save-voice", "synthesize", *mine, *agreed, "--text", "Hi.")
+        refused(capsys, ".voice", "synthesize", *mine, *agreed, "--save-voice", tmp_path/"me.wav")
+        refused(capsys, "write to", "synthesize", *mine, *agreed, "--save-voice", home/"m.jsonl"/"me.voice")
+    assert not list(tmp_path.iterdir())
+    code, out, err = ask(capsys, *keep, *mine, *agreed)
+    assert code == 0 and "me.voice" in out and [p.name for p in tmp_path.iterdir()] == ["me.voice"], err
+    me = Voice.load(tmp_path/"me.voice", codec=str(home/"codec.safetensors"), ar=home/"ar.safetensors",
+        nar=home/"nar.safetensors")
+    assert me.prompt.consent == "My own voice, for tests." and me.prompt.agreed
+    code, out, err = ask(capsys, "synthesize", *models(home), "--reference", tmp_path/"me.voice", "--text", "Hi there.",
+        "--output", tmp_path/"hi.wav")
+    assert code == 0 and "no consent" not in out+err and Clip.load(tmp_path/"hi.wav").seconds > 0
+
+def test_a_chapter_without_words_is_left_out_and_named(capsys, tmp_path, home):
+    (tmp_path/"book.md").write_text("# One\n\nIt was late.\n\n\u4e00\u4e8c\n\n# \u4e09\n\n\u4e00\u4e8c\n\n# Two\n\nShe slept.\n")
+    code, out, err = ask(capsys, "synthesize", "--input", tmp_path/"book.md", "--output", tmp_path/"c.wav", "--split",
+        "chapter", *models(home))
+    assert code == 0 and sorted(p.name for p in tmp_path.glob("*.wav")) == ["c-001.wav", "c-002.wav"], err
+    assert "\u4e09" in err and "left out" in err
 
 def test_no_watermark(capsys, tmp_path, home):
     from harmonica.watermark import weights_file

@@ -158,6 +158,8 @@ def test_save_refuses(tmp_path):
         if str(p).startswith("/proc") and not os.path.isdir("/proc"): continue
         with pytest.raises(ValueError) as e: a.save(p)
         one_line(e, word)
+    with pytest.raises(ValueError) as e: Clip([0.]*100, 700_000).save(tmp_path/"fast.flac")
+    one_line(e, "fast.flac", "FLAC", "700000")
     assert sorted(os.listdir(tmp_path)) == ["dir.wav", "file"]
 
 # --- what can't be read

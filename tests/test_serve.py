@@ -13,10 +13,11 @@ class Mouth:
     notes, rate = ["resampled"], 24000
     def __init__(self): self.said, self.closed, self.slow = [], 0, 0
     def like(self, sound, text=None):
-        Clip.load(sound)
+        if str(sound).endswith(".voice"): assert sound.read_bytes() == b"kept"
+        else: Clip.load(sound)
         return self
     def save(self, path, consent):
-        path.write_bytes(b"x")
+        path.write_bytes(b"kept")
         return path
     def stream(self, text, **how):
         if how.get("speed", 1) > 2:
@@ -125,7 +126,7 @@ def test_voices(mouth, tmp_path):
     assert kept["consent"] == "My own voice, for tests." and kept["agreed"].startswith("20")
     refused(add("more"), 400, "voices were added")
     # it is there after a new start
-    assert ask(client(mouth, folder=tmp_path), voice="me").status_code in (200, 400)
+    assert ask(client(mouth, folder=tmp_path), voice="me").status_code == 200
     assert "me" in Voices(mouth, tmp_path).facts
     refused(c.delete("/v1/voices/ruth"), 400, "stays")
     assert c.delete("/v1/voices/me").status_code == 200
