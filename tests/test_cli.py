@@ -57,7 +57,7 @@ def models(h, ar="ar", nar="nar"):
     return ["--ar-checkpoint", h/f"{ar}.safetensors", "--nar-checkpoint", h/f"{nar}.safetensors", "--codec",
         h/"codec.safetensors", "--device", "cpu", "--max-seconds", 1]
 
-@pytest.mark.parametrize("f", COMMANDS+("finetune", "page", "export"))
+@pytest.mark.parametrize("f", COMMANDS+("finetune", "page", "export", "keep"))
 def test_help_shows_commands_that_work(capsys, f):
     import shlex
     from harmonica.command import parser
@@ -340,18 +340,17 @@ def test_chapters_and_subtitles(capsys, tmp_path, home):
 
 def test_a_voice_is_kept_with_the_consent_of_its_owner(capsys, tmp_path, home, monkeypatch):
     from harmonica import Voice
-    mine, agreed = ["--reference", home/"clips/7.wav"], ["--consent", "My own voice, for tests."]
-    keep = ["synthesize", *models(home), "--save-voice", tmp_path/"me.voice"]
+    mine, agreed = [home/"clips/7.wav", tmp_path/"me.voice"], ["--consent", "My own voice, for tests."]
     with monkeypatch.context() as m: # all of it is told before a model is loaded
         m.setattr(cli, "_voice", None)
-        for words,*how in (("--consent is missing|whose voice", *mine), ("--consent is missing", *mine, "--consent", "yes"),
-            ("recording|--reference", *agreed), ("recording|--reference", *agreed, "--voice", "ruth")):
-            refused(capsys, words, *keep, *how)
-        refused(capsys, "--save-voice", "synthesize", *mine, *agreed, "--text", "Hi.")
-        refused(capsys, ".voice", "synthesize", *mine, *agreed, "--save-voice", tmp_path/"me.wav")
-        refused(capsys, "write to", "synthesize", *mine, *agreed, "--save-voice", home/"m.jsonl"/"me.voice")
+        refused(capsys, "--consent is missing|whose voice", "keep", *mine)
+        refused(capsys, "--consent is missing", "keep", *mine, "--consent", " yes. ")
+        refused(capsys, "me.wav|.voice", "keep", mine[0], tmp_path/"me.wav", *agreed)
+        refused(capsys, "write to", "keep", mine[0], home/"m.jsonl"/"me.voice", *agreed)
+    named = models(home)[:-2] # without --max-seconds
+    refused(capsys, "no-such.wav", "keep", home/"no-such.wav", mine[1], *agreed, *named)
     assert not list(tmp_path.iterdir())
-    code, out, err = ask(capsys, *keep, *mine, *agreed)
+    code, out, err = ask(capsys, "keep", *mine, *agreed, *named)
     assert code == 0 and "me.voice" in out and [p.name for p in tmp_path.iterdir()] == ["me.voice"], err
     me = Voice.load(tmp_path/"me.voice", codec=str(home/"codec.safetensors"), ar=home/"ar.safetensors",
         nar=home/"nar.safetensors")
@@ -361,7 +360,8 @@ def test_a_voice_is_kept_with_the_consent_of_its_owner(capsys, tmp_path, home, m
     assert code == 0 and "no consent" not in out+err and Clip.load(tmp_path/"hi.wav").seconds > 0
 
 def test_a_chapter_without_words_is_left_out_and_named(capsys, tmp_path, home):
-    (tmp_path/"book.md").write_text("# One\n\nIt was late.\n\n\u4e00\u4e8c\n\n# \u4e09\n\n\u4e00\u4e8c\n\n# Two\n\nShe slept.\n")
+    text = "# One\n\nIt was late.\n\n\u4e00\u4e8c\n\n# \u4e09\n\n\u4e00\n\n# Two\n\nShe slept.\n"
+    (tmp_path/"book.md").write_text(text, encoding="utf8")
     code, out, err = ask(capsys, "synthesize", "--input", tmp_path/"book.md", "--output", tmp_path/"c.wav", "--split",
         "chapter", *models(home))
     assert code == 0 and sorted(p.name for p in tmp_path.glob("*.wav")) == ["c-001.wav", "c-002.wav"], err
