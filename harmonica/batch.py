@@ -1,4 +1,4 @@
-"""What both transformers are asked: some texts, the voices to say them in and, in training, the answers
+"""What the models are asked: some texts, the voices to say them in and, in training, the answers
 
 Docs: https://harmonica-tts.github.io/harmonica/batch.html.md"""
 
@@ -40,14 +40,16 @@ class Batch:
     "Padded texts and prompts, and targets where they are known"
     text:Tensor # Token ids, (B,L)
     text_len:Tensor # Real tokens, (B,)
-    prompt:Tensor # Prompt codes, (B,n_q,P)
+    prompt:Tensor # Prompt codes, (B,n_q,P); a flow learns from latents, (B,latent_dim,P)
     prompt_len:Tensor # Real prompt frames, (B,); 0 is no prompt
     continues:Tensor # Does the target go on where the prompt ends? Then the text covers both, (B,) bool
-    codes:Tensor=None # Target codes, (B,n,T)
+    codes:Tensor=None # Target codes, (B,n,T); -1: unknown
     n_frames:Tensor=None # Real target frames, (B,)
     durations:Tensor=None # Frames that each token takes, rows of zeros where they are not known, (B,L)
     prompt_text_len:Tensor=None # Tokens of the text that the prompt itself says, 0: not known, (B,)
     book0:Tensor=None # Book 0 of the targets, of some rows in another voice, (B,T); None: as in `codes`
+    latents:Tensor=None # Targets of a flow, (B,latent_dim,T)
+    start:Tensor=None # Frame at which the text begins, 0 or less, (B,); None: with the prompt that it continues, or at 0
     ids:list=None # Names of the utterances
 
 # %% ../nbs/15_batch.ipynb #f16a75d2
@@ -135,7 +137,7 @@ def frame_mask(self:Batch)->Tensor: # (B,T)
 @patch(as_prop=True)
 def text_start(self:Batch)->Tensor: # (B,)
     "The frame at which the text begins, counted from the target's first"
-    return -self.prompt_len*self.continues
+    return -self.prompt_len*self.continues if self.start is None else self.start
 
 @patch(as_prop=True)
 def total_frames(self:Batch)->Tensor: # (B,)
@@ -154,12 +156,13 @@ def __len__(self:Batch): return len(self.text)
 
 @patch
 def __repr__(self:Batch):
-    shapes = {k: getattr(self, k) for k in ("text", "prompt", "codes")}
+    shapes = {k: getattr(self, k) for k in ("text", "prompt", "codes", "latents")}
     shapes = ", ".join(f"{k} {tuple(v.shape)}" for k,v in shapes.items() if v is not None)
     return f"Batch({shapes}, continues {self.continues.tolist()})"
 
 # %% ../nbs/15_batch.ipynb #4c6deab8
-_LENGTHS = dict(text="text_len", durations="text_len", prompt="prompt_len", codes="n_frames", book0="n_frames")
+_LENGTHS = dict(text="text_len", durations="text_len", prompt="prompt_len", codes="n_frames", book0="n_frames",
+                latents="n_frames")
 
 @patch
 def __getitem__(self:Batch,

@@ -20,7 +20,7 @@ from .blocks import prefix_mask
 from .checkpoint import dequantize_int8, quantize_int8
 from .context import Context
 from .files import write_safely, write_text
-from .flow import FlowBatch, FlowNAR, flow_times, time_features
+from .flow import FlowNAR, flow_times, time_features
 from .infer import LEAD, PAUSES, TAIL, Voice, most_chars
 from .melcodec import MelCodec
 
@@ -130,11 +130,11 @@ class FlowRead(nn.Module):
     def forward(self, text, durations, codes, prompt): # (1,L), (1,L), (1,T), (1,P,latent_dim)
         flow, past, start = self.flow, Past(), torch.zeros(1, dtype=torch.long)
         T, P = _length(codes), _length(prompt)
-        batch = FlowBatch(codes, T, prompt, P, text, _length(text), durations, start)
+        batch = Batch(text, _length(text), prompt.mT, P, None, codes[:,None], T, durations, start=start)
         voice = flow.speaker(prompt, torch.arange(prompt.shape[1])[None] >= 0)
         pos, _ = flow.layout(T, P, codes.shape[1], prompt.shape[1])
         flow.body(flow.prompt_proj(prompt), pos=pos[:,:prompt.shape[1]], cache=past, cond=voice+flow.prompt_cond)
-        return flow.frames(batch, codes), voice, *past.grown
+        return flow.frames(batch), voice, *past.grown
 
 # %% ../nbs/62_export.ipynb #62000031
 class FlowStep(nn.Module):

@@ -25,7 +25,7 @@ from .codec import Clip, Codec, load_codec, packaged_voice, packaged_voices, ref
 from .text import NothingToSay, Tokenizer, ended, load_lexicon, normalize, sentences
 from .batch import Batch
 from .ar import AR
-from .flow import FlowBatch, FlowNAR, FlowStack, Heard, REFINING, painting_of
+from .flow import FlowNAR, FlowStack, Heard, REFINING, painting_of
 from .align import Aligner
 from .checkpoint import kind_of, load_model, packaged_weights, save_model, write_safely
 from .files import write_text
@@ -505,12 +505,12 @@ def paint(
     "Latents from noise; a frame begins with the same noise, however many come after it"
     v, stack = voices[0], voices[0].nar.stack(voices[0].half)
     codes, when, lead, tail = zip(*map(framed, codes0, durations, request.text_start.tolist()))
-    wanted = FlowBatch.of(request, [c.to(v.device) for c in codes], when, [w.heard(stack) for w in voices])
-    T, most = wanted.codes.shape[1], v.codec.frames(v.max_seconds)+LEAD+TAIL
+    wanted, heard = request.with_targets([c[None] for c in codes], when), [w.heard(stack) for w in voices]
+    T, most = wanted.codes.shape[-1], v.codec.frames(v.max_seconds)+LEAD+TAIL
     size, dice = (max(T, most), v.nar.cfg.latent_dim), [torch.Generator().manual_seed(s) for s in seeds]
     noise = torch.stack([torch.randn(*size, generator=g)[:T] for g in dice])
     known = None if known is None else known[None]
-    z = v.nar.generate(wanted, noise=noise, known=known, stack=stack, **v.painting)
+    z = v.nar.generate(wanted, heard, noise=noise, known=known, **v.painting)
     fine = [v.nar.refine(x[:len(c)], w.prompt.latents.to(v.device), **w.refining) for w,x,c in zip(voices, z, codes)]
     ends = [len(c)-t for c,t in zip(codes, tail)]
     return [(x[:b], y[a:b]) for x,y,a,b in zip(z, fine, lead, ends)]

@@ -1,10 +1,12 @@
 "A voice that a flow paints: what `Voice` promises holds for it, too, with models of a few thousand random parameters"
+from dataclasses import replace
 from pathlib import Path
 import numpy as np, pytest, torch
 from harmonica.ar import AR, ARConfig
 from harmonica.checkpoint import save_model
+from harmonica.batch import Batch
 from harmonica.codec import Clip, packaged_voice
-from harmonica.flow import FlowBatch, FlowNAR, FlowNARConfig, PAINTING
+from harmonica.flow import FlowNAR, FlowNARConfig, PAINTING
 from harmonica.infer import Line, Sampling, Voice, speak_lines
 from harmonica.melcodec import MelCodec, MelCodecConfig
 from harmonica.microcodec import MicroCodec, MicroCodecConfig
@@ -66,10 +68,14 @@ def test_known_frames_are_kept(me):
     alone, _ = me.predict_fine(request, codes, durations, seed=5)
     assert not torch.allclose(alone[len(first):], both[len(first):])      # the later frames see what was heard
 
+def asked():
+    "Two tokens in twelve frames, after a prompt of nine"
+    one = Batch.of([[1, 2]], codes=[torch.zeros(1, 12)], durations=[torch.tensor([6., 6.])])
+    return replace(one, prompt=torch.randn(1, 52, 9), prompt_len=torch.tensor([9]))
+
 def test_flow_generates_from_the_noise_it_is_given():
     m = flow()
-    B = FlowBatch(torch.zeros(1, 12).long(), torch.tensor([12]), torch.randn(1, 9, 52), torch.tensor([9]),
-        torch.tensor([[1, 2]]), torch.tensor([2]), torch.tensor([[6., 6.]]), torch.tensor([0]))
+    B = asked()
     noise = torch.randn(1, 12, 52, generator=torch.Generator().manual_seed(3))
     drawn = m.generate(B, generator=torch.Generator().manual_seed(3))
     torch.testing.assert_close(m.generate(B, noise=noise), drawn)
@@ -124,8 +130,7 @@ def test_a_flow_that_says_nothing_of_its_painting_paints_as_the_recipe_writes():
     parts = lambda v: (v.codec, v.ar, v.nar, v.tokenizer)
     a, b = (Voice(*parts(v), vocoder=v.vocoder).like(clip).say("Hello.", seed=2) for v in (silent, telling))
     assert np.array_equal(a.samples, b.samples)
-    B = FlowBatch(torch.zeros(1, 12).long(), torch.tensor([12]), torch.randn(1, 9, 52), torch.tensor([9]),
-        torch.tensor([[1, 2]]), torch.tensor([2]), torch.tensor([[6., 6.]]), torch.tensor([0]))
+    B = asked()
     draw = lambda **how: silent.nar.generate(B, generator=torch.Generator().manual_seed(3), **how)
     torch.testing.assert_close(draw(), draw(**PAINTING))
 

@@ -8,7 +8,6 @@ from harmonica.batch import Batch
 from harmonica.checkpoint import packaged_weights
 from harmonica.cli import export
 from harmonica.export import draw_graph, export_onnx, fewest_bytes
-from harmonica.flow import FlowBatch
 from harmonica.infer import LEAD, TAIL, Sampling, sound_fault
 from harmonica.sample import probabilities, sample
 onnx = pytest.importorskip("onnx")
@@ -82,9 +81,8 @@ def test_a_look_of_the_flow(voice, speaker, T, P, L):
     text, durations = torch.randint(1, c.vocab_size, (1, L), generator=g), torch.rand(1, L, generator=g)*2*T/L
     codes, prompt = torch.randint(c.n_bins, (1, T), generator=g), voice.prompt.latents[None,:P]
     x = torch.randn(1, T, c.latent_dim, generator=g)
-    n = lambda v: torch.tensor([v])
-    batch = FlowBatch(codes, n(T), prompt, n(P), text, n(L), durations, n(0))
-    want = x + .3*voice.nar.guided(batch, guidance)(x, torch.tensor([.4]))
+    batch = Batch.of(text, None, codes[:,None], durations)
+    want = x + .3*voice.nar.guided(batch, guidance, [voice.nar.hear(prompt[0])])(x, torch.tensor([.4]))
     read = [v.numpy() for v in (text, durations, codes, prompt)]
     frames, who, *past = speaker.run("flow_read", *read)
     how = np.float32([.4]), np.float32([.3]), *[np.float32(guidance)]*(guidance != 1)   # time, step, guidance
