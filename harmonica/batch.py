@@ -49,7 +49,7 @@ class Batch:
     prompt_text_len:Tensor=None # Tokens of the text that the prompt itself says, 0: not known, (B,)
     book0:Tensor=None # Book 0 of the targets, of some rows in another voice, (B,T); None: as in `codes`
     latents:Tensor=None # Targets of a flow, (B,latent_dim,T)
-    start:Tensor=None # Frame at which the text begins, 0 or less, (B,); None: with the prompt that it continues, or at 0
+    start:Tensor=None # Frame at which the text begins, (B,); None: with the prompt that it continues, or at 0
     ids:list=None # Names of the utterances
 
 # %% ../nbs/15_batch.ipynb #f16a75d2
