@@ -14,8 +14,8 @@ from collections import deque
 from pathlib import Path
 
 from .command import command, tell, to_write
-from harmonica.script import (Account, Loudspeaker, Pipe, file_to_write, sound_file, sound_system, to_say,
-    write_subtitles)
+from .script import Account, Loudspeaker, Pipe, file_to_write
+from .script import sound_file, sound_system, to_say, write_subtitles
 
 # %% ../nbs/80_cli.ipynb #a20ab156
 @command

@@ -6,7 +6,7 @@ Docs: https://harmonica-tts.github.io/harmonica/files.html.md"""
 
 # %% auto #0
 __all__ = ['FULL', 'cause_of', 'cannot_write', 'temporary_name', 'write_safely', 'write_text', 'alive', 'sweep_litter',
-           'writable', 'locked', 'read_text', 'parse_json', 'storable', 'reading', 'need']
+           'writable', 'locked', 'read_text', 'parse_json', 'storable', 'Unreadable', 'reading', 'need']
 
 # %% ../nbs/03_files.ipynb #f3010006
 import errno, importlib.util, json, os, re, socket
@@ -152,18 +152,20 @@ def storable(text:str)->bool:
     return True
 
 # %% ../nbs/03_files.ipynb #f3010034
+class Unreadable(ValueError): "A file that is there, but is not what it should be: damaged, cut off, or another's"
+
 @contextmanager
 def reading(
     path, # The file
     what:str, # What it should be, such as "a checkpoint"
     todo:str="give another file", # What to do about it
 ):
-    "Whatever goes wrong inside is the file's fault: a ValueError that names it"
+    "Whatever goes wrong inside is the file's fault: an `Unreadable` that names it"
     try: yield
     except Exception as e:
         if isinstance(e, ValueError) and str(path) in str(e): raise
         why = " ".join(str(e).split())[:160]
-        raise ValueError(f"{path} can't be read as {what} ({type(e).__name__}{': '*bool(why)}{why}): {todo}") from e
+        raise Unreadable(f"{path} can't be read as {what} ({type(e).__name__}{': '*bool(why)}{why}): {todo}") from e
 
 # %% ../nbs/03_files.ipynb #f3010038
 def need(

@@ -22,7 +22,7 @@ from torch import nn
 from tqdm.auto import tqdm
 from .blocks import Block, Transformer
 from .checkpoint import load_checkpoint, restore, rng_state, save_checkpoint, set_rng_state
-from .files import cannot_write, locked, reading, sweep_litter, temporary_name, write_text
+from .files import Unreadable, cannot_write, locked, reading, sweep_litter, temporary_name, write_text
 from .schema import Count, Flag, NotNegative, Part, Positive, Share, Whole, check
 
 # %% ../nbs/50_train.ipynb #d3dd0178
@@ -503,8 +503,7 @@ def load(self:Trainer, name="last.pt"):
     for path in [self.folder/name, *sorted(self.folder.glob("last-*.pt")), *self.folder.glob("spare.pt")]:
         if not path.exists(): continue
         try: return self._fill(path)
-        except ValueError as e:
-            if "can't be read" not in str(e): raise
+        except Unreadable as e:
             broken.append(path.name)
             warnings.warn(f"{e}; going on with the one before")
     if broken:

@@ -371,3 +371,10 @@ def test_a_broken_checkpoint_says_what_is_left(tmp_path):
     with pytest.warns(UserWarning, match="can't be read"), pytest.raises(ValueError,
         match="last.pt in .* can't be read, and no other checkpoint is there: give another folder"):
         Trainer(Line(), Points(), cfg(), tmp_path, "cpu").fit(resume=True, progress=False)
+
+def test_only_a_damaged_checkpoint_is_passed_over(tmp_path):
+    "One of another model stops the resume, whatever its folder is called"
+    run = tmp_path/"can't be read"
+    Trainer(Line(), Points(), cfg(max_steps=2), run, "cpu").fit(progress=False)
+    with pytest.raises(ValueError, match="is of another model or size"):
+        Trainer(nn.Linear(2, 3), Points(), cfg(), run, "cpu", loss=lambda *_: None).load()
