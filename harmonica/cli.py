@@ -268,11 +268,11 @@ def _parts(texts, split, words):
         try: return bool(normalize(p, words))
         except NothingToSay: return False
     texts = texts if split else ["\n\n".join(texts)]
-    said, left = [], []
-    for t in texts: (said if any(map(can_be_said, t.split("\n\n"))) else left).append(t)   # mostly the first tells
-    if not said: raise NothingToSay("\n\n".join(texts))
+    kept, left = [], []
+    for t in texts: (kept if any(map(can_be_said, t.split("\n\n"))) else left).append(t)   # mostly the first tells
+    if not kept: raise NothingToSay("\n\n".join(texts))
     for t in left: warnings.warn(f"left out, since nothing in it can be spoken: {t[:40]!r}")
-    return said
+    return kept
 
 # %% ../nbs/80_cli.ipynb #a8a9aa43
 def _like(me, words, voice, reference, reference_text, pipe):
@@ -315,9 +315,9 @@ def _speak(me, parts, how, out, split, subtitles, stream):
     if stream: sinks.append(Loudspeaker(rate))
     if out is None: sinks.append(Pipe(sys.stdout.buffer, rate))
     named = lambda i: out.with_stem(f"{out.stem}-{i:03d}") if split else out
-    said = [me.ready().pieces(p) for p in parts]
-    with _bar(sum(map(len, said))) as bar:
-        for i,pieces in enumerate(said, 1):
+    sentences = [me.ready().pieces(p) for p in parts]
+    with _bar(sum(map(len, sentences))) as bar:
+        for i,pieces in enumerate(sentences, 1):
             clips = _heard(me.spoken(pieces, how), sinks, bar)
             if out: save_clips(clips, named(i))
             else: deque(clips, 0)

@@ -241,7 +241,7 @@ class FlowStack(PackedStack):
         half:bool=False, # As in `PackedStack`
     ):
         super().__init__(flow.body, half, quick=True)
-        self.nobody = flow.hear(flow.size.new_zeros(0, flow.cfg.latent_dim), self)
+        self.no_prompt = flow.hear(flow.size.new_zeros(0, flow.cfg.latent_dim), self)
 
 @patch
 def stack(self:FlowNAR,
@@ -339,7 +339,7 @@ def guided(self:FlowNAR,
     "Towards the prompt's voice, and away from nobody's"
     heard = heard or self.hear_all(batch)
     if guidance == 1: return self.steerer(batch, heard)
-    both = self.steerer(batch, [*heard, *[heard[0].stack.nobody]*len(heard)])
+    both = self.steerer(batch, [*heard, *[heard[0].stack.no_prompt]*len(heard)])
     def velocity(x, t):
         given, without = both(x, t).chunk(2)
         return without + guidance*(given-without)
@@ -585,10 +585,10 @@ def __getitem__(self:RetoldCrops, i:int)->SpeechBatch:
     if self.distilled: begin = 0.     # it has learned one way only, that from noise
     painted = self.flow.repaint(batch, begin, torch.Generator().manual_seed(seed), self.painting)
     most = 1.2*np.array(list(REFINING.values()))
-    told = [self.flow.refine(z, p[:m], *(most*rng.random(3))) for z,p,m in
-            zip(painted, batch.prompt.mT, batch.prompt_len)]
+    refined = [self.flow.refine(z, p[:m], *(most*rng.random(3)))
+        for z,p,m in zip(painted, batch.prompt.mT, batch.prompt_len)]
     retold = torch.from_numpy(rng.random(len(wav)) < self.share)[:,None,None]
-    z, n = torch.where(retold, torch.stack(told), batch.latents.mT), int(batch.n_frames.min())
+    z, n = torch.where(retold, torch.stack(refined), batch.latents.mT), int(batch.n_frames.min())
     band = torch.tensor([float(r["band"]) for r in rows])
     c = self.pairs.codec.cfg
     return SpeechBatch(wav[:,:n*c.hop], pitch[:,:n*c.sub], band, c.sample_rate, z[:,:n])

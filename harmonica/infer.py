@@ -311,6 +311,38 @@ def load(cls:Voice,
     return voice if path is None else voice.like(path)
 
 
+# %% ../nbs/60_infer.ipynb #bb575fb7
+@patch
+@one_thread()
+@torch.no_grad()
+def calibrate(self:Voice,
+    mean:bool=True, # Give the vectors the mean of the prompt's own?
+    spread:float=.5, # How far to go towards their spread, 0 to 1: the more, the livelier and the less sure the words
+    tone:bool=True, # Give the sound the timbre of the reference, where that is known?
+)->Voice: # This voice
+    "Find what carries the NAR's vectors to the prompt's own in mean and spread, and the gains that give its timbre"
+    prompt, codec = self.prompt, self.codec
+    prompt.correction = c = Correction()
+    half = prompt.codes.shape[1]//2
+    if half < 5 or self.flows or not codec.takes_vectors: return self # .1 s says little; a flow needs no mending
+    retold, true = self.retell(prompt.codes, half), codec.vectors(prompt.codes)
+    c.scale = (true.std(0)/retold.std(0).clamp(min=1e-6)).clamp(.8, 1.5)**spread
+    c.shift = (true if mean else retold).mean(0) - retold.mean(0)*c.scale
+    if tone and prompt.timbre is not None:
+        sound = torch.from_numpy(codec.decode_vectors(retold*c.scale+c.shift).samples)
+        c.tone = codec.tone(sound, prompt.timbre).to(self.device)
+    return self
+
+# %% ../nbs/60_infer.ipynb #d3d492c3
+@patch
+def retell(self:Voice, codes, half):
+    "The vectors of a prompt (P,code_dim) as the NAR paints them, each half in the voice of the other"
+    parts = (codes[:,:half], codes[:,half:])
+    how = dict(n_q=self.n_books, entries=self.codec.entries, guidance=self.guidance)
+    # one half at a time, and a single padding for a text: none is known
+    ask = lambda voice: Batch.of([[0]], [voice], cfg=self.nar.cfg, device=self.device)
+    return torch.cat([self.nar.generate(ask(voice), [part[0]], **how)[0][1] for part,voice in (parts, parts[::-1])])
+
 # %% ../nbs/60_infer.ipynb #8c065d30
 @patch
 def like(self:Voice,
@@ -380,38 +412,6 @@ def cut_with_words(self:Voice, reference, text, clip, notes)->tuple: # clip, tex
     used = f"used {piece.seconds:.1f} s of {whole.seconds:.1f} s, from {words[0]!r} to {words[-1]!r}"
     return best_part(piece, self.prompt_seconds, self.codec.sample_rate)[0], text, [*done, used]
 
-# %% ../nbs/60_infer.ipynb #bb575fb7
-@patch
-@one_thread()
-@torch.no_grad()
-def calibrate(self:Voice,
-    mean:bool=True, # Give the vectors the mean of the prompt's own?
-    spread:float=.5, # How far to go towards their spread, 0 to 1: the more, the livelier and the less sure the words
-    tone:bool=True, # Give the sound the timbre of the reference, where that is known?
-)->Voice: # This voice
-    "Find what carries the NAR's vectors to the prompt's own in mean and spread, and the gains that give its timbre"
-    prompt, codec = self.prompt, self.codec
-    prompt.correction = c = Correction()
-    half = prompt.codes.shape[1]//2
-    if half < 5 or self.flows or not codec.takes_vectors: return self # .1 s says little; a flow needs no mending
-    retold, true = self.retell(prompt.codes, half), codec.vectors(prompt.codes)
-    c.scale = (true.std(0)/retold.std(0).clamp(min=1e-6)).clamp(.8, 1.5)**spread
-    c.shift = (true if mean else retold).mean(0) - retold.mean(0)*c.scale
-    if tone and prompt.timbre is not None:
-        sound = torch.from_numpy(codec.decode_vectors(retold*c.scale+c.shift).samples)
-        c.tone = codec.tone(sound, prompt.timbre).to(self.device)
-    return self
-
-# %% ../nbs/60_infer.ipynb #d3d492c3
-@patch
-def retell(self:Voice, codes, half):
-    "The vectors of a prompt (P,code_dim) as the NAR paints them, each half in the voice of the other"
-    parts = (codes[:,:half], codes[:,half:])
-    how = dict(n_q=self.n_books, entries=self.codec.entries, guidance=self.guidance)
-    # one half at a time, and a single padding for a text: none is known
-    ask = lambda voice: Batch.of([[0]], [voice], cfg=self.nar.cfg, device=self.device)
-    return torch.cat([self.nar.generate(ask(voice), [part[0]], **how)[0][1] for part,voice in (parts, parts[::-1])])
-
 # %% ../nbs/60_infer.ipynb #475f66aa
 @patch
 def room(self:Voice)->float: # Seconds
@@ -420,23 +420,17 @@ def room(self:Voice)->float: # Seconds
     goes_on = p is not None and p.text and self.continues
     return self.max_seconds - (self.codec.seconds(p.codes.shape[1]) if goes_on else 0)
 
-# %% ../nbs/60_infer.ipynb #21620814
-@patch
-def prompt_ids(self:Voice)->list:
-    "Ids of what the prompt itself says, if that is known and the models are to go on from it"
-    text = self.prompt.text if self.continues else None
-    return self.tokenizer.encode(text, normalized=True, edges=True)[:-1] if text else []
-
 # %% ../nbs/60_infer.ipynb #1f0a16ac
 @patch
 def request(self:Voice,
     sentence:str, # Normalized
 )->Batch:
     "What the models are asked: the sentence, after the prompt's own words if they are known"
-    known = self.prompt_ids()
-    ids = known + self.tokenizer.encode(sentence, normalized=True, edges=True)
-    where = dict(cfg=self.ar.cfg, device=self.device)
-    return Batch.of([ids], [self.prompt.codes], continues=bool(known), prompt_text_len=len(known), **where)
+    before, where = self.prompt.text if self.continues else None, dict(cfg=self.ar.cfg, device=self.device)
+    ids = lambda text: self.tokenizer.encode(text, normalized=True, edges=True)
+    known = ids(before)[:-1] if before else []
+    known_len = dict(continues=bool(known), prompt_text_len=len(known))
+    return Batch.of([known + ids(sentence)], [self.prompt.codes], **known_len, **where)
 
 # %% ../nbs/60_infer.ipynb #c9f9fc75
 @patch
@@ -504,8 +498,8 @@ def paint(
 )->list: # Of each: latents with the lead, to be settled; those to be decoded, (T,latent_dim)
     "Latents from noise; a frame begins with the same noise, however many come after it"
     v, stack = voices[0], voices[0].nar.stack(voices[0].half)
-    codes, when, lead, tail = zip(*map(framed, codes0, durations, request.text_start.tolist()))
-    wanted, heard = request.with_targets([c[None] for c in codes], when), [w.heard(stack) for w in voices]
+    codes, durations, lead, tail = zip(*map(framed, codes0, durations, request.text_start.tolist()))
+    wanted, heard = request.with_targets([c[None] for c in codes], durations), [w.heard(stack) for w in voices]
     T, most = wanted.codes.shape[-1], v.codec.frames(v.max_seconds)+LEAD+TAIL
     size, dice = (max(T, most), v.nar.cfg.latent_dim), [torch.Generator().manual_seed(s) for s in seeds]
     noise = torch.stack([torch.randn(*size, generator=g)[:T] for g in dice])
@@ -586,8 +580,8 @@ def speak_abreast(
     codes, durations = v.ar.generate(batch, how.best_of, how.speed, generator=[l.dice() for l in lines], **v.draw(how))
     codes = [c[:l.voice.codec.frames(l.voice.room())] for l,c in zip(lines, codes)]
     clips = sounds(lines, asked, codes, durations)
-    for l,clip,when in zip(lines, clips, durations):
-        if l.how.timings: clip.words = l.voice.word_times(l.text, when)
+    for l,clip,frames in zip(lines, clips, durations):
+        if l.how.timings: clip.words = l.voice.word_times(l.text, frames)
     return list(zip(clips, codes))
 
 def sounds(
@@ -703,23 +697,23 @@ def paragraphs(self:Voice,
     text:str, # As written
 )->list: # Normalized
     "What empty lines divide; where nothing can be said, as in a note in another script, it is left out"
-    apart, said = [text], []
+    apart, kept = [text], []
     if isinstance(text, str) and text.strip(): apart = [p for p in re.split(r"\n\s*\n", text) if p.strip()]
     for p in apart:
-        try: said.append(normalize(p, self.lexicon))
+        try: kept.append(normalize(p, self.lexicon))
         except NothingToSay:
             if len(apart) > 1 and any(c.isalpha() for c in p):
                 warnings.warn(f"left out, since nothing in it can be spoken: {p.strip()[:40]!r}")
-    if not said: raise NothingToSay(text)
-    return said
+    if not kept: raise NothingToSay(text)
+    return kept
 
 @patch
 def pieces(self:Voice,
     text:str, # As written, any length
 )->list: # Normalized sentences; one that ends a paragraph, but the last, ends in a newline
     "What is spoken in one go"
-    n, said = most_chars(self.room()), self.paragraphs(text)
-    whole = [[s for s in sentences(p, n) if any(c.isalpha() for c in s)] for p in said]
+    n = most_chars(self.room())
+    whole = [[s for s in sentences(p, n) if any(c.isalpha() for c in s)] for p in self.paragraphs(text)]
     ends = [(s, j == len(p)-1, i < len(whole)-1) for i,p in enumerate(whole) for j,s in enumerate(p)]
     return [ended(s, "." if last else ",") + "\n"*(last and more) for s,last,more in ends]
 
@@ -770,23 +764,6 @@ def stream(self:Voice,
                          "or use codec micro")
     return me.spoken(me.pieces(text), how)
 
-# %% ../nbs/60_infer.ipynb #5fcf856b
-@patch
-def spoken(self:Voice,
-    pieces:list, # From `pieces`
-    how:Sampling,
-): # Iterator of Clips
-    "Speak them, with pauses, up to `max_seconds`, and mark what was made"
-    parts = self.whole_sentences(pieces, how) if how.chunk is None else calmly(self.chunks(pieces, how))
-    return self.marked(finished(parts, pieces, how, self.codec.sample_rate), how)
-
-# %% ../nbs/60_infer.ipynb #59dbeb8f
-@patch
-def marked(self:Voice, clips, how:Sampling):
-    "The same clips with the watermark, where it is wanted and installed"
-    mark = watermark() if how.watermark else None
-    return clips if mark is None or self.codec.sample_rate != mark.rate else mark.stream(clips)
-
 # %% ../nbs/60_infer.ipynb #3ae791ac
 @patch
 def whole_sentences(self:Voice, pieces:list, how:Sampling):
@@ -795,6 +772,19 @@ def whole_sentences(self:Voice, pieces:list, how:Sampling):
     while at < len(lines):
         for clip in (self.speaker or speak_lines)(lines[at:at+n]): yield clip, True, True
         at, n = at+n, 1 if how.max_seconds else min(2*n, ABREAST)
+
+# %% ../nbs/60_infer.ipynb #5fcf856b
+@patch
+def spoken(self:Voice,
+    pieces:list, # From `pieces`
+    how:Sampling,
+    parts=None, # (clip, is it the first of its sentence, is it the last) of each, where they were spoken already
+): # Iterator of Clips
+    "Speak them, with pauses, up to `max_seconds`, and with the watermark, where it is wanted and installed"
+    if parts is None and how.chunk is None: parts = self.whole_sentences(pieces, how)
+    elif parts is None: parts = calmly(self.chunks(pieces, how))
+    clips, mark = finished(parts, pieces, how, self.codec.sample_rate), watermark() if how.watermark else None
+    return clips if mark is None or self.codec.sample_rate != mark.rate else mark.stream(clips)
 
 # %% ../nbs/60_infer.ipynb #fc9272fe
 def finished(
@@ -894,17 +884,13 @@ def say_batch(self:Voice,
     "Say several things, side by side"
     if isinstance(texts, str) or not hasattr(texts, "__iter__"):
         raise ValueError(f"texts was {type(texts).__name__}; it must be a list of strings: use say for a single text")
-    texts = list(texts)
-    how = sampling_of(sampling)
-    for t in texts: normalize(t)
+    how, texts = sampling_of(sampling), list(texts)
     me = (self if reference is None else self.like(reference, reference_text)).ready()
-    if how.chunk is not None: return [me.say(t, **sampling) for t in texts]
-    said = [me.pieces(t) for t in texts]
-    speak = me.speaker or speak_lines
-    clips = iter(speak([Line(me, s, how, i) for pieces in said for i,s in enumerate(pieces)]))
-    each = [[next(clips) for _ in pieces] for pieces in said]
-    return [Clip.join(me.marked(finished(((c, True, True) for c in parts), pieces, how, me.codec.sample_rate), how))
-            for parts,pieces in zip(each, said)]
+    each = [me.pieces(t) for t in texts]
+    if how.chunk is not None: return [Clip.join(me.spoken(pieces, how)) for pieces in each]
+    clips = iter((me.speaker or speak_lines)([Line(me, s, how, i) for pieces in each for i,s in enumerate(pieces)]))
+    parts = [[(next(clips), True, True) for _ in pieces] for pieces in each]
+    return [Clip.join(me.spoken(*what)) for what in zip(each, [how]*len(each), parts)]
 
 # %% ../nbs/60_infer.ipynb #cf14ac81
 def agreement(
@@ -953,10 +939,9 @@ def save_pretrained(self:Voice,
     parts = [*_PARTS, *["vocoder"]*self.flows]
     for part in parts:
         model = getattr(self, part)
-        if part == "codec" and kind_of(getattr(model, "model", model)) != "codec":
+        if part == "codec" and kind_of(model) != "codec":
             raise ValueError(f"codec {model.name} belongs to others: only voices over a codec of our own "
                              "can be written into a folder")
-        model = getattr(model, "model", model) if part == "codec" else model
         half = all(torch.equal(v, v.half().to(v.dtype)) for v in model.state_dict().values() if v.is_floating_point())
         made_by = self.vocoder if part == "nar" else self.codec
         info = dict(tokenizer=self.tokenizer.to_dict(), codec=made_by.name, codec_hash=made_by.hash)

@@ -242,8 +242,8 @@ def book_passes(self:NAR, batch, guidance=1.):
     context = self.encode(batch)
     ask = lambda c, j, codes, out: out(self(c, codes, torch.full((len(batch),), j, device=codes.device)))
     if guidance == 1 or batch.continues.all(): return lambda *a: ask(context, *a)
-    nobody = dict(prompt=batch.prompt[...,:0], prompt_len=0*batch.prompt_len, continues=batch.continues & False)
-    no_prompt, scale = self.encode(replace(batch, **nobody)), torch.where(batch.continues, 1., guidance)[:,None,None]
+    empty = dict(prompt=batch.prompt[...,:0], prompt_len=0*batch.prompt_len, continues=batch.continues & False)
+    no_prompt, scale = self.encode(replace(batch, **empty)), torch.where(batch.continues, 1., guidance)[:,None,None]
     def guided(*a):
         with_it, without = ask(context, *a), ask(no_prompt, *a)
         return without + scale*(with_it-without)

@@ -435,26 +435,27 @@ async def speech(self:Server, request):
     return StreamingResponse(self.sound(job, first, want), media_type=mime, headers=headers)
 
 # %% ../nbs/85_serve.ipynb #11919e7b
+def _json(*what, **how):
+    from starlette.responses import JSONResponse   # here, as all of the web server
+    return JSONResponse(*what, **how)
+
 @patch
 async def list_voices(self:Server, request):
     "GET /v1/voices"
-    from starlette.responses import JSONResponse
     admit(request, self.token)
-    return JSONResponse(dict(voices=list(self.voices.facts.values())))
+    return _json(dict(voices=list(self.voices.facts.values())))
 
 @patch
 async def remove_voice(self:Server, request):
     "DELETE /v1/voices/{name}"
-    from starlette.responses import JSONResponse
     admit(request, self.token)
     self.voices.remove(request.path_params["name"])
-    return JSONResponse(dict(removed=request.path_params["name"]))
+    return _json(dict(removed=request.path_params["name"]))
 
 # %% ../nbs/85_serve.ipynb #e3db71b1
 @patch
 async def add_voice(self:Server, request):
     "POST /v1/voices"
-    from starlette.responses import JSONResponse
     admit(request, self.token)
     bounded(request, self.limits.upload+10_000, "an upload")
     async with request.form(max_files=1, max_fields=10, max_part_size=10_000) as form:
@@ -462,24 +463,22 @@ async def add_voice(self:Server, request):
             raise Refused(400, "file is missing: send a recording of 3 s or more as multipart form data", "file")
         (name, consent, text), data = map(form.get, ("name", "consent", "text")), await form["file"].read()
     self.voices.check(name, consent)
-    return JSONResponse(await self.once(self.voices.add, name, data, consent, text), 201)
+    return _json(await self.once(self.voices.add, name, data, consent, text), 201)
 
 # %% ../nbs/85_serve.ipynb #6523b4e6
 @patch
 async def models(self:Server, request):
     "GET /v1/models"
-    from starlette.responses import JSONResponse
     admit(request, self.token)
     one = dict(id="harmonica", object="model", created=0, owned_by="harmonica")
-    return JSONResponse(dict(object="list", data=[one]))
+    return _json(dict(object="list", data=[one]))
 
 @patch
 async def health(self:Server, request):
     "GET /health"
-    from starlette.responses import JSONResponse
     well = self.worker.alive()
     state = dict(status="ok" if well else "dead", version=__version__, jobs=self.worker.open_jobs())
-    return JSONResponse(state, 200 if well else 503)
+    return _json(state, 200 if well else 503)
 
 @patch
 async def metrics(self:Server, request):
@@ -505,7 +504,6 @@ _STATUS = {Busy: 429, TimeoutError: 504, ValueError: 400, KeyError: 404, Excepti
 @patch
 async def trouble(self:Server, request, e):
     "The answer to an exception"
-    from starlette.responses import JSONResponse
     kinds = (s for k,s in _STATUS.items() if isinstance(e, k))
     status, param = (e.status, e.param) if isinstance(e, Refused) else (next(kinds), None)
     says, headers = " ".join(str(e).split()), {"Retry-After":"5"} if status == 429 else None
@@ -514,7 +512,7 @@ async def trouble(self:Server, request, e):
     self.meters.requests.labels(str(status)).inc()
     kind = "server_error" if status >= 500 else "invalid_request_error"
     error = dict(message=says, type=kind, param=param, code=None)
-    return JSONResponse(dict(error=error), status, headers=headers)
+    return _json(dict(error=error), status, headers=headers)
 
 # %% ../nbs/85_serve.ipynb #nowhere1
 @patch

@@ -55,29 +55,6 @@ def _say(self:Studio, message, more=""): self.says.value = html.escape(message)+
 @patch
 def _chosen(self:Studio, _): self.look.value = self.looks.get(self.who.value, "")
 
-# %% ../nbs/65_studio.ipynb #c7e34a39
-@patch
-def make_voices(self:Studio, w):
-    "Choose, upload, record, name, keep"
-    wide = w.Layout(width="99%")
-    self.who = w.Dropdown(options=list(self.voices), description="Voice")
-    self.upload = w.FileUpload(accept="audio/*,.voice", multiple=True, description="Upload")
-    self.recorder, self.mail = self._recorder(w)
-    self.words = w.Text(placeholder="What is said in the next recording, if you know it (optional)", layout=wide)
-    self.look = w.HTML()
-    self.name = w.Text(placeholder="Another name for it", layout=w.Layout(width="14em"))
-    self.renamer, self.deleter = w.Button(description="Rename"), w.Button(description="Delete voice")
-    self.consent = w.Text(placeholder="Before a voice is saved: whose it is and what they agreed to", layout=wide)
-    self.keeper = w.Button(description="Save voice")
-    self.rows_of_voices = [_row(w, self.who, self.upload, self.recorder, self.mail), self.words, self.look,
-        _row(w, self.name, self.renamer, self.deleter), _row(w, self.consent, self.keeper)]
-    self.who.observe(self._chosen, "value")
-    self.upload.observe(self._uploaded, "value")
-    self.mail.observe(self._recorded, "value")
-    self.renamer.on_click(lambda _: self.rename(self.name.value))
-    self.deleter.on_click(lambda _: self.delete())
-    self.keeper.on_click(lambda _: self.keep())
-
 # %% ../nbs/65_studio.ipynb #4946d964
 _TEMPERATURES = [("own", "own"), *((f"{t/10:g}", t/10) for t in range(13))]
 
@@ -128,6 +105,29 @@ def make_takes(self:Studio, w):
     for side in (self.left, self.right): side.observe(lambda _: self._show(), "value")
     self.remover.on_click(lambda _: self.remove())
     self.undoer.on_click(lambda _: self.undo())
+
+# %% ../nbs/65_studio.ipynb #c7e34a39
+@patch
+def make_voices(self:Studio, w):
+    "Choose, upload, record, name, keep"
+    wide = w.Layout(width="99%")
+    self.who = w.Dropdown(options=list(self.voices), description="Voice")
+    self.upload = w.FileUpload(accept="audio/*,.voice", multiple=True, description="Upload")
+    self.recorder, self.mail = self._recorder(w)
+    self.words = w.Text(placeholder="What is said in the next recording, if you know it (optional)", layout=wide)
+    self.look = w.HTML()
+    self.name = w.Text(placeholder="Another name for it", layout=w.Layout(width="14em"))
+    self.renamer, self.deleter = w.Button(description="Rename"), w.Button(description="Delete voice")
+    self.consent = w.Text(placeholder="Before a voice is saved: whose it is and what they agreed to", layout=wide)
+    self.keeper = w.Button(description="Save voice")
+    self.rows_of_voices = [_row(w, self.who, self.upload, self.recorder, self.mail), self.words, self.look,
+        _row(w, self.name, self.renamer, self.deleter), _row(w, self.consent, self.keeper)]
+    self.who.observe(self._chosen, "value")
+    self.upload.observe(self._uploaded, "value")
+    self.mail.observe(self._recorded, "value")
+    self.renamer.on_click(lambda _: self.rename(self.name.value))
+    self.deleter.on_click(lambda _: self.delete())
+    self.keeper.on_click(lambda _: self.keep())
 
 # %% ../nbs/65_studio.ipynb #9d2a16c3
 _RECORD = (files("harmonica")/"record.js").read_text(encoding="utf8")
