@@ -6,7 +6,7 @@ Docs: https://harmonica-tts.github.io/harmonica/text.html.md"""
 
 # %% auto #0
 __all__ = ['fold', 'digits', 'number', 'ordinal', 'dates', 'times', 'phones', 'money', 'measures', 'maths', 'numbers',
-           'addresses', 'abbreviations', 'initials', 'roman', 'romans', 'calm', 'capitals', 'web', 'sounds',
+           'addresses', 'abbreviations', 'initials', 'roman', 'romans', 'calm', 'capitals', 'web', 'code', 'sounds',
            'load_lexicon', 'signs', 'marks', 'NothingToSay', 'normalize', 'Tokenizer', 'sentences', 'ended']
 
 # %% ../nbs/10_text.ipynb #a9d5ca22
@@ -60,6 +60,7 @@ def _unmark(
         text = _re("link").sub(r"\1", text)
         text = _re("image_in_link").sub(r"\1", text)   # an image in a link
     if "[[" in text: text = _re("wiki_link").sub(r"\1", text)   # a link of a wiki
+    text = re.sub(r"(?<!\S)[:;=][-'^]?[()DPp|/\\](?!\S)", "", text)                      # :-)
     return re.sub(r"(?m)^\s*(?:```|~~~).*$", "", text)
 
 # %% ../nbs/10_text.ipynb #1a701700
@@ -141,6 +142,7 @@ def fold(
     text = re.sub(r"[\0-\b\x0b-\x1f\x7f]", " ", text)
     if text.isascii(): return text
     text = re.sub("(?<=\\d)[\u202f\u2009\u00a0](?=\\d{3}(?!\\d))", ",", text)                 # 10 000 with a thin space
+    text = re.sub("[₀-₉]", lambda m: str(unicodedata.digit(m[0])), text)                     # H₂O
     text = re.sub("([A-Za-z]+)?([⁰¹²³⁴⁵⁶⁷⁸⁹⁺⁻ⁿ]+)", _power, text)
     text = re.sub(r"[^\x00-\x7f½⅓⅔¼¾⅕⅖⅗⅘⅙⅚⅛⅜⅝⅞]", lambda m: _digit(m) if m[0].isnumeric() else m[0], text)
     text = unicodedata.normalize("NFKD", text.translate(_same)).translate(_same)
@@ -312,6 +314,7 @@ def times(text:str)->str:
     "Say times of day, and how long something took"
     text = _re("iso_time").sub(lambda m: f"{m[1]}, {m[2]}" + (" U T C" if m[3] == "Z" else ""), text)
     text = _re("bible_verse").sub(_verse, text)
+    text = _re("day_before_time").sub(lambda m: _T["days"][m[1]], text)
     text = _re("hour_range").sub(lambda m: f"{_o_clock(m[1], m[2])} to ", text)
     text = _re("clock_range").sub(lambda m: f"{m[1]}{m[2] or ''} to ", text)
     text = re.sub(rf"(?<![\d:.])(\d{{1,2}}):(\d\d)(?::(\d\d))?(?:{_ap})?{_zone}?(?![\d:])", _clock, text)
@@ -351,6 +354,7 @@ def phones(text:str)->str:
     "Say telephone numbers and other numbers that only name something, digit by digit"
     text = _re("phone_abroad").sub(_abroad, text)
     text = _re("phone_word").sub(_phone_word, text)
+    text = _re("free_call").sub(lambda m: f"one, {_number_of_a_house(m[1])}", text)
     text = _re("phone").sub(lambda m: _called(m[0]), text)
     text = _re("phone_dotted").sub(lambda m: f"{m[1]}{m[2]}{digits(m[3])}, {digits(m[4])}", text)
     text = _re("extension").sub(_extension, text)
@@ -362,11 +366,11 @@ def phones(text:str)->str:
 
 # %% ../nbs/10_text.ipynb #2ad42a4a
 _coins, _scales = _T["coins"], _T["scales"]
-_scale = r"(?:[ -]?(hundred|thousand|million|billion|trillion)\b|\s?(mn|bn|tn|mm|MM|[kKmMbBT])\b(?!['-]\w))?"
+_scale = r"(?:[ -]?(hundred|thousand|million|billion|trillion)\b|\s?(mn|mln|bn|tn|mm|MM|[kKmMbBT])\b(?!['-]\w))?"
 _coin = _alts(k for k in _coins if "$" in k or k in "£€¥₹₩₽₿₺₴₪₫₱₦฿₡₲₸")
 _code = _alts(k for k in _coins if k.isalpha() and k.isupper())
 _parts |= dict(coin=_coin, coin_after="[$£€¥₹₩₽₿₺₴₪₫₱₦฿₡₲₸¢]",
-               named_scale=_scale.replace("(hundred", "(?P<s1>hundred").replace("(mn", "(?P<s2>mn"))
+               named_scale=_scale.replace("(hundred", "(?P<s1>hundred").replace("(mn|", "(?P<s2>mn|"))
 
 def _money(sign, amount, scale="", one=False):
     unit, units, cent, cents = _coins[sign]
@@ -378,6 +382,8 @@ def _money(sign, amount, scale="", one=False):
     return " and ".join(filter(None, [big, small])) or f"zero {units}"
 
 # %% ../nbs/10_text.ipynb #be89f9d7
+def _point(m): return m[0].replace(".", "").replace(",", ".")   # 1.299,00 as in half of Europe
+
 def _comma(s): return s.replace(",", ".") if re.fullmatch(r"\d{1,3},\d\d", s) else s          # €5,50
 
 def _paid(m):
@@ -399,9 +405,14 @@ def _note(m): return " " + unicodedata.name(m[0], "").replace(" SIGN", "").lower
 # %% ../nbs/10_text.ipynb #c25e2495
 def money(text:str)->str:
     "Say sums of money"
+    text = re.sub(r"(?<![\w.,])\d{1,3}(?:\.\d{3})+,\d\d(?![\w,])", _point, text)
+    text = re.sub(r"(?<=\d)[.,][-–](?=[\s.,;)]|$)", "", text)                            # 25.-
+    text = re.sub(rf"(?<![\w/.])(\d{{1,2}})/(?=(?:{_coin})\d)", r"\1 for ", text)        # 2/$5
     span = rf"(?<![\w.])({_coin})\s?({_num}){_scale}\s?(?:-|–|to)\s?(?:({_coin}))?({_num}){_scale}(?![\w-])"
     text = re.sub(span, _price_range, text)
     text = _re("price").sub(_paid, text)
+    text = re.sub(rf"(?<![\w.,-])({_num})\s?[-–]\s?(?=(?:{_num}){_scale}\s?(?:(?:{_code})\b|{_parts['coin_after']}))",
+        lambda m: f"{number(m[1])} to ", text)
     text = _re("price_after").sub(lambda m: ("minus " if m[1] else "") + _money(m[3], _comma(m[2])), text)
     text = re.sub(rf"(?<![\w.])({_num}){_scale}\s?({_code})\b", lambda m: _money(m[4], m[1], m[2] or m[3]), text)
     text = re.sub(rf"\b({_code}|Rs\.?)\s?({_num}){_scale}", lambda m: _money(m[1], m[2], m[3] or m[4]), text)
@@ -418,13 +429,14 @@ _close = "K k M B x A s m g h N W V J L l mo ac ha pt in. mi ms min MP".split() 
 _scale_units = ("K","k","M","B","x")                                 # the same anywhere: "10k", but "plan 5 B"
 _unit = _alts(_units)
 _parts |= dict(unit=_unit, each=_alts(_each), long_unit=_alts(u for u in _units if len(u) > 1 or u == "m"),
-               word_unit=_alts(k for k in _units if len(k) > 1 and k.isalpha()))
+               word_unit=_alts(k for k in _units if (len(k) > 1 or k == "m") and k.isalpha()))
 
 # %% ../nbs/10_text.ipynb #43e16aa3
 def _no_unit(n, gap, unit, before, after):
     "Is it a letter for something else?"
     if gap and unit in _scale_units: return True
-    if unit == "x" and (re.match(r" ?[-+=*/^]", after) or re.search(r"(?:equals|plus|minus) $", before)): return True
+    if unit == "x" and (re.match(r" ?[-+=*/^]| (?:plus|minus|equals|times)\b", after)
+        or re.search(r"(?:equals|plus|minus|times|=) ?$", before)): return True
     if gap and unit in ("A", "s", "N", "J", "V", "W") and re.match(r"[a-z]| [A-Z]", after): return True
     if unit == "K" and re.match(r" (?:video|TV|resolution|monitor|screen|display|camera|movie)", after): return True
     return unit == "s" and (re.fullmatch(r"[1-9]\d?0|\d{4}", n) or _re("decade_before").search(before))
@@ -445,14 +457,22 @@ def _feet_inches(m):
     inches = number(m[2]) if '"' in m[0] else _amount(m[2], "inch")
     return f"{_amount(m[1], 'foot')} {inches}"
 
-def _inches(m): return _amount(m[1], "inch")
+def _inches(m): return f"{number(m[1])} inch" if _re("no_noun").match(m.string[m.end():]) else _amount(m[1], "inch")
+
+def _stones(m):
+    "11st 4lb is a weight, 21st a rank"
+    n = int(m[1])
+    rank = n%10 == 1 and n != 11 and not m[2]
+    return m[0] if rank else f"{number(m[1])} stone{m[2] or ''}"
 
 def _coordinates(m):
     seconds = f"{number(m[3])} seconds " if m[3] else ""
     return f"{number(m[1])} degrees {number(m[2])} minutes {seconds}{_T['winds'][m[4]].lower()}"
 
 def _degrees(m): return f"{_amount(m[1], 'degree')} {_T['winds'][m[2]].lower()}"
-def _warmth(m): return f"{number(m[1])} degrees {dict(C='Celsius', F='Fahrenheit')[m[2]]}"
+def _warmth(m):
+    if _re("door").search(m.string[max(0, m.start()-14):m.start()]): return m[0]
+    return f"{number(m[1])} degrees {dict(C='Celsius', F='Fahrenheit')[m[2]]}"
 
 def _unit_range(m):
     other = m[2] and m[2] != m[4]
@@ -462,6 +482,8 @@ def _unit_range(m):
 def _fraction_of(m):
     fits = 0 < int(m[2]) < int(m[3]) and (m[4] == "in." or m[4] not in _close)
     return f"{_fraction(m[1], m[2], m[3])} {_units[m[4]][bool(m[1])]}" if fits else m[0]
+
+def _by(m): return re.sub(r" ?[x×] ?", " by ", m[0])
 
 def _size(s):
     "1920 pixels are nineteen twenty"
@@ -476,13 +498,14 @@ def measures(text:str)->str:
     text = _re("coordinates").sub(_coordinates, text)
     text = re.sub(r"(\d+(?:\.\d+)?)\s?°\s?([NSEW])\b", _degrees, text)
     if text.count('"') % 2: text = re.sub(r"(?<![\w.])(\d+(?:\.\d+)?)\"(?=\s[a-z])", _inches, text)
-    text = re.sub(r"(?<![\w.-])(\d{2,3})([CF])\b(?!['.]\w)", _warmth, text)
+    text = re.sub(r"(?<![\w.^-])(\d{2,3}(?:\.\d)?)([CF])\b(?!['.]\w)", _warmth, text)
+    text = re.sub(r"(?<![\w.,])(\d{1,2}) ?st( (?=\d{1,2} ?lbs?\b)|\b(?=[.,;:!?)]|$))", _stones, text)
     text = _re("unit_range").sub(_unit_range, text)
     text = _re("by_units").sub(r"\1 by ", text)
     text = re.sub(rf"(?<=\d)( ?(?:{_unit}))/(?=10+ ?(?:{_unit})(?!\w))", r"\1 per ", text)
     text = _re("feet_range").sub(lambda m: f"{number(m[1])} to {number(m[2])} feet", text)
     text = _re("feet").sub(lambda m: _amount(m[1], "foot"), text)
-    text = _re("by_numbers").sub(r"\1 by \2", text)
+    text = _re("by_numbers").sub(_by, text)
     text = _re("pixels").sub(lambda m: " by ".join(_size(g) for g in m.groups() if g), text)
     text = _re("fraction_of").sub(_fraction_of, text)
     text = _re("measure").sub(_measure, text)
@@ -504,7 +527,8 @@ def _sum(m):
     s = re.sub(r"\^\s?([-–+]?\d+)", lambda p: f" {_raised(p[1])} ", m[0])
     s = re.sub(r"(?<![\d/.])(\d{1,2})/(\d{1,2})(?![\d/.])", _part_of, s)
     s = re.sub(r"(^|[=(*/×÷<>]\s?)[-–](?=[\d.])", r"\1minus ", s)
-    return re.sub(r"\s+", " ", re.sub(r"[-+*×/÷=<>≤≥–]|(?<=[\d )])x(?=[\d (])", lambda o: f" {_ops[o[0]]} ", s))
+    signs = r"[-+*×/÷=<>≤≥–]|(?<=[\d)])x(?=[\d(])|(?<=[\d)] )x(?= [\d(])"
+    return re.sub(r"\s+", " ", re.sub(signs, lambda o: f" {_ops[o[0]]} ", s))
 
 def _span(m): return f"{m[1]} {'to' if int(m[1]) < int(m[2]) else 'minus'} {m[2]}"
 
@@ -514,10 +538,12 @@ def _divided(m):
     return f"{number(m[1])} divided by {number(m[2])}" if even else m[0]
 
 # %% ../nbs/10_text.ipynb #09c0dea8
-_parts["term"] = rf"(?:[-–]?(?:{_num})(?:\^[-–+]?\d+)?|\b[a-zA-Z](?:\^\d+)?(?![\w'.]))"
+_parts["term"] = rf"(?:[-–]?(?:{_num})(?:\^[-–+]?\d+|[a-zA-Z](?:\^\d+)?(?![\w'.]))?|\b[a-zA-Z](?:\^\d+)?(?![\w'.]))"
 
 def maths(text:str)->str:
     "Say sums, powers and roots"
+    text = _re("by_numbers").sub(_by, text)                                     # 1024 × 768 px
+    text = _re("power_of_ten").sub(lambda m: f" {_raised(m[1])}", text)          # 10^8 m
     text = _re("exponent").sub(lambda m: f"{number(m[1])} times ten {_raised(m[2])}", text)
     text = _re("spaced_number").sub(lambda m: m[0].replace(" ", ""), text)      # 1 000 000
     text = re.sub(r"\b([a-z])\(([a-z\d]{1,2})\)", r"\1 of \2", text)
@@ -525,10 +551,11 @@ def maths(text:str)->str:
     text = _re("equation").sub(lambda m: _sum(m) if re.search(r"[\d+*/^-]", m[0]) else m[0], text)
     text = re.sub(r"(?<=[\d)])\s?\*\*\s?(?=[\d(])", "^", text)
     text = _re("chain").sub(lambda m: _sum(m) if re.search("[+*×÷]", m[0]) else m[0], text)
-    text = re.sub(r"(?<=[\d)])\s?[*×]\s?(?=[-\d(])|(?<=\b[a-z])\*(?=[a-z]\b)|(?<=\d) x (?=\d)", " times ", text)
+    text = re.sub(r"(?<=[\d)])\s?[*×]\s?(?=[-\d(]|[a-z]\b)|(?<=\b[a-z])\*(?=[a-z]\b)|(?<=\d) x (?=\d)", " times ", text)
     text = re.sub(r"(?<=[\d)])\s?÷\s?(?=[\d(])", " divided by ", text)
     text = re.sub(r"(?<=[\d)])\s?\+\s?(?=[\d(])", " plus ", text)
-    text = re.sub(r"(?<![\w.,/])(\d+) - (\d+)(?![\w/]|[.,]\d)", _span, text)
+    text = re.sub(r"(?<![\w.,/^])(\d+) - (\d+)(?![\w/]|[.,]\d)", _span, text)
+    text = re.sub(r"(?<=\^\d) [-–] (?=\d)", " minus ", text)
     text = re.sub(r"(?<![\w)\].,'\"$£€¥%°^-])-(?=\.?\d)", "minus ", text)
     return re.sub(r"(?<![\w/.])(\d+)/(\d+)(?![\w/]|\.\d)", _divided, text)
 
@@ -566,6 +593,13 @@ def _version(m): return " point ".join(number(p) for p in m[1].split("."))
 
 def numbers(text:str)->str:
     "Say every number still left"
+    text = re.sub(r"#(?=\d+[A-Za-z]{3})", " hashtag ", text)                              # #100days
+    text = re.sub(r"(?<=\d)\.x\b", " point x", text)                                    # 18.x
+    text = re.sub(r"(?<=[A-Za-z]\d)-(?=\d+[A-Z]\b)", " ", text)                          # i7-12700K
+    text = re.sub(r"(?<=[A-Z]\d)[A-Z]{2,3}(?=\d|\b)", lambda m: " ".join(m[0]), text)     # H2SO4
+    text = re.sub(r"(?<![\w.-])(50|20)-\1(?![\w.-])", r"\1 \1", text)
+    text = re.sub(r"(?<![\w.-])\d(?:-\d){2}(?![\w.-])", lambda m: digits(m[0]), text)     # 4-4-2
+    text = _re("lines_of_video").sub(lambda m: f"{_number_of_a_house(m[1])} {m[2]}", text)
     text = re.sub(r"(?<![\w./])(\d{1,3}/\d{1,3})(?:rd|th|nd|st)s?\b", r"\1", text)
     text = re.sub(r"(?<=\d)('?s)\s?[-–]\s?(?='?\d{2,4}'?s\b)", r"\1 to ", text)
     text = _re("decade").sub(_decade, text)
@@ -618,7 +652,7 @@ def _title(m): return _titles[m[1] or m[2]] + _stop(m) + " "*m.string[m.end():m.
 
 def abbreviations(text:str)->str:
     "Write short forms out"
-    text = re.sub(rf"(?<![\w.])({_alts(_before_number)}) ?(?=\d)", lambda m: _before_number[m[1]] + " ", text)
+    text = re.sub(rf"(?<![\w.])({_alts(_before_number)}) ?(?=[(#]?\d)", lambda m: _before_number[m[1]] + " ", text)
     text = addresses(text)
     text = _re("street_short").sub(lambda m: m[1] + _streets[m[2]] + _stop(m), text)
     text = _re("corner").sub(lambda m: f"{m[1]} {m[2]}Street{_stop(m)}", text)
@@ -675,6 +709,8 @@ def _pages(m):
     what = dict(p="page", pp="pages", ch="chapter").get(m[1].lower().rstrip("."), m[1])
     return f"{what} {_value(m[2].upper())}" + (f" to {_value(m[3].upper())}" if m[3] else "")
 
+def _small_roman(m): return f"{m[1]} {_value(m[2].upper())}" if re.fullmatch(_roman, m[2].upper()) else m[0]
+
 def _king(m):
     name, n, rest = m[1], m[2], m.string[m.end():]
     initial = re.match(r"\.\s*[A-Z]", rest) and name in _L["kings_and_others"]
@@ -697,6 +733,7 @@ def romans(text:str)->str:
     text = _re("roman_range").sub(_two_romans, text)
     text = _re("roman_counted").sub(_numbered, text)
     text = _re("roman_page").sub(_pages, text)
+    text = re.sub(rf"(?i:\b({'|'.join(_L['counted'])}))\s([ivx]{{2,}})\b(?![-'])", _small_roman, text)
     text = _re("crowned").sub(_crowned, text)
     text = re.sub(rf"\b({'|'.join(_L['kings'])})\s+{_roman}{_end}", _king, text)
     text = _re("roman_ordinal").sub(_roman_rank, text)
@@ -800,9 +837,29 @@ def web(text:str)->str:
     "Say addresses and names of files: dots, slashes and at signs are words there"
     text = re.sub(r"\S+", _token, text)
     text = re.sub(rf"(?<![\w/])\.(?=(?:{_parts['files']})\b)([A-Za-z]+)", lambda m: f"dot {_label(m[1])}", text)
+    begins = "|".join(w.lower() for w in _L["sentences_begin"])      # a full stop on the wrong side of the space
+    dotted = rf"(?<![^\s(\[\"'`])\.(?!(?:{begins})\b)([a-z]{{2,}}|[A-Z]{{2,}})\b(?!\.\s)"      # .NET
+    text = re.sub(dotted, lambda m: f"dot {_label(m[1])}", text)
     text = re.sub(r"(?<=[a-z]{2})\.(?=[a-z]{2})(?!(?:com|org)\b)", " dot ", text)          # os.path
+    text = re.sub(r"(?<=[A-Z]{2})\.(NET|COM|ORG)\b", lambda m: f" dot {m[1].lower()}", text)
     text = re.sub(r"(?<=[a-z]{2})([.!?])(?=[A-Z][a-z'])", r"\1 ", text)                    # no space behind a full stop
     return re.sub(r"(?<![\w.])@(?=[A-Za-z])", "at ", text)
+
+# %% ../nbs/10_text.ipynb #e82d6406
+_compared = {"!": " ≠ ", "<": " ≤ ", ">": " ≥ "}
+
+def code(text:str)->str:
+    "Say what stands for a word in a program: comparisons, and, or, not, hexadecimal numbers"
+    text = re.sub(r"\s?([!<>])==?(?=\s?[\w\"'([-])\s?", lambda m: _compared[m[1]], text)
+    text = re.sub(r"(?<=[\w)\]\"']) ===? (?=[\w\"'([-])|(?<=[\w)\]\"'])===?(?=[\w\"'([-])", " = ", text)
+    text = re.sub(r"(?<=[(&|=] )!(?=[A-Za-z(])|(?<=\()!(?=[A-Za-z(])", "not ", text)
+    text = re.sub(r"(?<=\S) && (?=\S)|(?<=\w)&&(?=\w)", " and ", text)
+    text = re.sub(r"(?<=\S) \|\| (?=\S)|(?<=\w)\|\|(?=\w)", " or ", text)
+    text = re.sub(r"(?<=\w)::(?=\w)", " ", text)
+    text = re.sub(r"(?<=\b[A-Za-z])\*\*(?=\d|[A-Za-z]\b)", "^", text)
+    text = re.sub(r"\b0[xX](?=\w*\d|\w*[A-F]{2})([\dA-Fa-f]+)\b", lambda m: f"zero x {_grouped(m[1])}", text)
+    colour = r"(?<!\w)#(?=[A-Fa-f]*\d)(?=\d*[A-Fa-f])([\dA-Fa-f]{6})\b"
+    return re.sub(colour, lambda m: f"hash {_grouped(m[1])}", text)
 
 # %% ../nbs/10_text.ipynb #c8eb7c47
 _first = 0xF0000    # of the characters that mean nothing, and so can stand for a pronunciation
@@ -873,6 +930,7 @@ _signs = _T["signs"]
 
 def signs(text:str)->str:
     "Say symbols that stand for a word"
+    text = _re("grade").sub(lambda m: f"{m[1] or m[2] or m[3]} minus", text)
     text = re.sub(r"\b([A-G])#(?!\w)", r"\1 sharp", text)
     text = re.sub(r"#([A-Za-z]\w*)", lambda m: "hashtag " + re.sub(r"(?<=[a-z])(?=[A-Z])", " ", m[1]), text)
     text = re.sub(r"(?<=[A-Za-z])\s?/\s?(?=[A-Za-z])", " slash ", text)
@@ -901,8 +959,8 @@ def _loudest(m):
     return " – " if mark == "–" else mark + " "
 
 # %% ../nbs/10_text.ipynb #b9aab78e
-_rules = (calm, web, abbreviations, romans, phones, times, initials, dates, maths, money, measures, numbers, signs,
-          capitals, marks)
+_rules = (calm, code, web, abbreviations, romans, phones, times, initials, dates, maths, money, measures, numbers,
+          signs, capitals, marks)
 
 class NothingToSay(ValueError):
     "No word of a text can be spoken"

@@ -186,7 +186,7 @@ F-16 | F sixteen
 3D | three D
 H2O | H two O
 5G | five G
-4x4 | four x four
+4x4 | four by four
 # abbreviations
 Mr. Day | Mister Day
 Mrs. Low | Missus Low

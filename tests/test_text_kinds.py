@@ -5,6 +5,61 @@ from hypothesis import given, settings, strategies as st
 from harmonica.text import Tokenizer, load_lexicon, normalize, sentences
 
 KINDS = """
+# Code
+If a != b then stop. | If a is not b then stop.
+a !== b, ≠0 | a is not b, is not zero
+a == b and c===d | a equals b and c equals d
+x >= 3 and y <= 4, >=2 of them | x at least three and y at most four, at least two of them
+if (a && b || !c) | if, a and b or not c
+== Title == | Title
+Really?! =) Yes :D and x = 3 | Really? Yes and x equals three
+foo->bar() returns std::vector<int> | foo bar, returns std vector int
+x**2 + 3*x | x squared plus three times x
+error 0x80070057 | error zero x eight zero zero seven zero zero five seven
+the colour #FF00FF | the colour hash F F zero zero F F
+our .NET app, ASP.NET and Node.js 18.x | our dot net app, A S P dot net and Node dot J S eighteen point x
+put it in .gitignore or .env | put it in dot gitignore or dot E N V
+the .com bubble | the dot com bubble
+He came .Then he left .and slept | He came. Then he left. and slept
+tl;dr: no | T L D R: no
+2.13.0-rc1 | two point thirteen point zero-R C one
+an i7-12700K with 4 GiB | an i seven twelve thousand seven hundred K with four gibibytes
+in 1080p or 720p | in ten eighty p or seven twenty p
+#100daysofcode #1 #covid19 | hashtag one hundred daysofcode number one hashtag covid nineteen
+# Money of elsewhere
+CHF 25.- or SEK 300 | twenty-five Swiss francs or three hundred Swedish kronor
+up to 1.299,00 € | up to one thousand two hundred and ninety-nine euros
+¥151.35 per $1 | one hundred and fifty-one point three five yen per one dollar
+100-150 EUR, 10-20 € | one hundred to one hundred and fifty euros, ten to twenty euros
+eggs are 2/$5 | eggs are two for five dollars
+£11,400 p.a. | eleven thousand four hundred pounds per annum
+5 mln people | five million people
+# Sums with letters
+x² - 4x + 4 = 0 | x squared minus four x plus four equals zero
+f(x) = 3x | f of x equals three x
+3x faster and 10x | three times faster and ten times
+3 x 4 = 12 | three times four equals twelve
+3×10⁸ m/s | three times ten to the power of eight meters per second
+H₂SO₄, H₂O and ¹⁴C | H two S O four, H two O and fourteen C
+# Sizes
+10x20x30 cm | ten by twenty by thirty centimeters
+1,024 × 768 px | one thousand and twenty-four by seven hundred and sixty-eight pixels
+a 2x4 and a 4x4 | a two by four and a four by four
+a 12" vinyl | a twelve inch vinyl
+he weighs 12st 4lb, or 11st, in the 21st | he weighs twelve stone four pounds, or eleven stone, in the twenty-first
+98.6F in seat 14C | ninety-eight point six degrees Fahrenheit in seat fourteen C
+3 cu. ft of sand | three cubic feet of sand
+# Marks and ranks
+I got a B- in math, and an A-. | I got a B minus in math, and an A minus.
+vitamin C- and D-rich | vitamin C and D-rich
+a 50-50 chance, a 4-4-2 | a fifty fifty chance, a four four two
+Act II, scene iii | Act two, scene three
+Sc. 2, Pp. 3-4, eq. (5), Apt. #3B | scene two, pages three to four, equation, five, apartment number three B
+Est. 1887 | established eighteen eighty-seven
+Cpl. Jones | Corporal Jones
+Sat 10am-2pm, Wed 9:30 | Saturday ten A M to two P M, Wednesday nine thirty
+I sat 10 minutes | I sat ten minutes
+0800-123-456 or 1-800 | zero eight zero zero, one two three, four five six or one, eight hundred
 # Roman numerals leave words alone
 The part I love most is the book I read | The part I love most is the book I read
 Robert C. Martin | Robert C Martin
