@@ -24,8 +24,8 @@ from .flow import FlowNARConfig
 from .melcodec import MelCodecConfig
 from .microcodec import MicroCodecConfig
 from .nar import NARConfig
-from harmonica.schema import (Count, Flag, NotNegative, Part, Positive, Share, Span, Whole, build, parse_yaml,
-    unknown_key)
+from .schema import Count, Flag, NotNegative, Part, Positive, Share, Span, Whole
+from .schema import build, parse_yaml, unknown_key
 from .train import TrainConfig
 
 # %% ../nbs/53_config.ipynb #f5310010
