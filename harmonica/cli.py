@@ -234,6 +234,8 @@ def _agree(voice, reference, reference_text, split, subtitles, pipe, stream=Fals
     if voice is not None: _known(voice)
     if reference_text is not None and reference is None:
         raise ValueError("--reference-text is given without --reference: give the recording it belongs to")
+    if reference_text is not None and not reference_text.strip():
+        raise ValueError("--reference-text is empty: give what is said in the recording, or leave it out")
     if pipe and split: raise ValueError("--split writes files: give --output a name")
     if pipe and sys.stdout.isatty():
         raise ValueError("--output - sends sound to a pipe, and this is a terminal: add > out.wav or | ffplay -")
@@ -433,13 +435,14 @@ def detect(
 def doctor(
     reference:str, # A recording that shall be cloned
 ):
-    """Why might a reference clone badly?
+    """Why might a reference clone badly? The exit code is 1 if something serious is found, else 0.
 
     harmonica-doctor me.wav"""
     from harmonica.detectors import doctor as look_at
     found = look_at(reference)
     for serious,what in found: print(("! " if serious else "- ")+what)
     if not found: print(f"{reference}: nothing is wrong with it")
+    return int(any(serious for serious,_ in found))
 
 # %% ../nbs/80_cli.ipynb #80000015
 def _test_set(files, split, limit):
@@ -495,6 +498,8 @@ def evaluate(
     report = _judged(rows, bench, models, wavs is None, folder, name, seed)
     report.save_json(out)
     print(report)
+    failed = [it for it in report.items if it.get("error")]
+    if failed: warnings.warn(f"{len(failed)} of {len(report.items)} could not be made, the first: {failed[0]['error']}")
     print(f"{out}: {len(report.items)} clips judged")
 
 evaluate.moved.update(doctor=doctor, is_synthetic=detect)

@@ -214,6 +214,8 @@ def _rows_of(speech):
 def place_for(sources, corpora, root, out, kind):
     "Where the codes or the sound go"
     if out: return Path(out)
-    if sources: return Path(str(Path(sources[0]).with_suffix("")).rstrip("/")+f"-{kind}")
+    if sources:
+        first = Path(sources[0]) if Path(sources[0]).name not in ("", "..") else Path(sources[0]).resolve()
+        return Path(f"{first.with_suffix('')}-{kind}")
     name = corpora[0][0]
     return (Path(root) if len(corpora) == 1 and not is_list(name) else Path("."))/f"{Path(name).stem}-{kind}"

@@ -583,6 +583,9 @@ def serve(
         raise ValueError(f"--host {host} opens the server to others: set HARMONICA_TOKEN to a secret, "
                          f"such as {secrets.token_urlsafe(16)}, or leave --host out")
     if not 0 <= port < 65536: raise ValueError(f"--port {port}: give 1 to 65535")
+    most = dict(max_text=max_text, max_upload=max_upload, max_queue=max_queue, max_seconds=max_seconds)
+    for k,v in most.items():
+        if not v >= 1: raise ValueError(f"--{k.replace('_', '-')} {v:g}: give 1 or more")
     server_packages()
     import torch, uvicorn
     from harmonica.files import writable

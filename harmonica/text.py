@@ -850,6 +850,7 @@ _compared = {"!": " ≠ ", "<": " ≤ ", ">": " ≥ "}
 
 def code(text:str)->str:
     "Say what stands for a word in a program: comparisons, and, or, not, hexadecimal numbers"
+    if not set(text) & set("<>=&|*#:") and "0x" not in text.lower(): return text
     text = re.sub(r"\s?([!<>])==?(?=\s?[\w\"'([-])\s?", lambda m: _compared[m[1]], text)
     text = re.sub(r"(?<=[\w)\]\"']) ===? (?=[\w\"'([-])|(?<=[\w)\]\"'])===?(?=[\w\"'([-])", " = ", text)
     text = re.sub(r"(?<=[(&|=] )!(?=[A-Za-z(])|(?<=\()!(?=[A-Za-z(])", "not ", text)

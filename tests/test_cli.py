@@ -359,6 +359,24 @@ def test_a_voice_is_kept_with_the_consent_of_its_owner(capsys, tmp_path, home, m
         "--output", tmp_path/"hi.wav")
     assert code == 0 and "no consent" not in out+err and Clip.load(tmp_path/"hi.wav").seconds > 0
 
+def test_first_day_mistakes(capsys, tmp_path, home, monkeypatch):
+    refused(capsys, "--reference-text is empty", "synthesize", "--text", "Hi.", "--reference", home/"clips/1.wav",
+        "--reference-text", " ")
+    # a reason to stop is told by the exit code, too
+    assert ask(capsys, "doctor", tmp_path/"none.wav")[0] == 1
+    # why nothing was spoken is told, not only counted
+    (tmp_path/"rows.jsonl").write_text('{"text": "Hi there.", "prompt": "none.wav"}\n')
+    code, out, err = ask(capsys, "evaluate", "--testset", tmp_path/"rows.jsonl", "--output", tmp_path/"r.json",
+        "--scores", "dvec", *models(home)[:-2])
+    assert "1 of 1 could not be made" in err and "none.wav" in err, (code, out, err)
+    # the folder one stands in has a name
+    (tmp_path/"clips").mkdir()
+    Clip.load(home/"clips/1.wav").save(tmp_path/"clips/1.wav")
+    (tmp_path/"clips/1.txt").write_text("the sea is calm")
+    monkeypatch.chdir(tmp_path/"clips")
+    code, out, err = ask(capsys, "flatten", ".", "--stage", "codec", "--aligner", "none", "--device", "cpu")
+    assert code == 0 and (tmp_path/"clips-sound").is_dir(), err
+
 def test_a_chapter_without_words_is_left_out_and_named(capsys, tmp_path, home):
     text = "# One\n\nIt was late.\n\n\u4e00\u4e8c\n\n# \u4e09\n\n\u4e00\n\n# Two\n\nShe slept.\n"
     (tmp_path/"book.md").write_text(text, encoding="utf8")
@@ -544,7 +562,7 @@ def test_doctor(capsys, tmp_path):
     assert ask(capsys, "evaluate", "--doctor", packaged_voice()) == (code, out, err)
     Clip.load(packaged_voice()).cut(0, .3).save(tmp_path/"short.wav")
     code, out, err = ask(capsys, "doctor", tmp_path/"short.wav")
-    assert code == 0 and out.startswith("! "), out
+    assert code == 1 and out.startswith("! "), out
 
 def test_words_said_as_the_user_wishes(capsys, tmp_path):
     "In the command, and in a config; a file of words that is wrong says so before anything is spoken"

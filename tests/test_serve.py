@@ -464,6 +464,8 @@ def test_ctrl_c_ends_the_server_though_somebody_listens(tmp_path):
 def test_doors_stay_closed(capsys, tmp_path):
     from harmonica.serve import serve
     for args,words in ((["--host", "0.0.0.0"], "HARMONICA_TOKEN"), (["--port", "99999"], "--port"),
+        (["--max-queue", "0"], "--max-queue 0"), (["--max-seconds", "-1"], "--max-seconds -1"),
+        (["--max-text", "0"], "--max-text 0"),
         (["--voices", str(tmp_path/"f"/"x")], "can't be written")):
         (tmp_path/"f").write_text("")
         assert serve(args) == 2
