@@ -899,7 +899,8 @@ def agreement(
     "What the owner of a voice agreed to, in 10 to 2000 letters, or a refusal"
     said = consent.strip() if isinstance(consent, str) else ""
     if 10 <= len(said) <= 2000: return said
-    raise ValueError("consent is missing: say in 10 to 2000 letters whose voice it is and what they agreed to, "
+    what = f"has {len(said)} letters" if said else "is missing"
+    raise ValueError(f"consent {what}: say in 10 to 2000 letters whose voice it is and what they agreed to, "
                      "as in 'My own voice, for my own use.'")
 
 @patch

@@ -9,7 +9,7 @@ __all__ = ['NAME', 'FORMATS', 'NAMESAKES', 'FIELDS', 'Limits', 'Busy', 'Job', 'W
            'server_packages', 'admit', 'bounded', 'Meters', 'Server', 'make_app', 'serve']
 
 # %% ../nbs/85_serve.ipynb #9a55a58a
-import asyncio, base64, hmac, json, logging, os, re, secrets, socket, threading, time
+import asyncio, base64, hmac, json, logging, os, re, secrets, socket, sys, threading, time
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from importlib import import_module
@@ -143,7 +143,8 @@ def close(self:Worker):
     with self.more:
         self.closed = True
         self.more.notify_all()
-    for t in self.threads: t.join(5)
+    until = time.monotonic()+5
+    for t in self.threads: t.join(max(0, until-time.monotonic()))
 
 # %% ../nbs/85_serve.ipynb #aeb8c85e
 class _Order:
@@ -490,7 +491,7 @@ async def metrics(self:Server, request):
 # %% ../nbs/85_serve.ipynb #47674e41
 _PAGE = (files("harmonica")/"serve.html").read_text(encoding="utf8")
 _POLICY = ("default-src 'self'; script-src 'unsafe-inline'; style-src 'unsafe-inline'; "
-           "media-src blob:; frame-ancestors 'none'")
+           "media-src blob:; img-src data:; frame-ancestors 'none'")
 
 @patch
 async def page(self:Server, request):
@@ -518,6 +519,7 @@ async def trouble(self:Server, request, e):
 @patch
 async def nowhere(self:Server, request, e):
     "The answer where no address, or no such verb, is known"
+    if e.status_code not in (404, 405): return await self.trouble(request, Refused(e.status_code, str(e.detail)))
     known = (e.headers or {}).get("Allow")
     there = f"use {known}" if known else "there are /v1/audio/speech, /v1/voices, /v1/models, /health and /metrics"
     answer = await self.trouble(request, Refused(e.status_code, f"{request.method} {request.url.path}: {there}"))
@@ -548,10 +550,12 @@ def make_app(
         yield
         s.worker.close()
     hosts = ["*"] if token else ["localhost", "127.0.0.1", "[::1]"]
-    return Starlette(
+    app = Starlette(
         routes=[Route(path, f, methods=[verb]) for (verb,path),f in table.items()], lifespan=life,
         exception_handlers={k: s.trouble for k in (Refused, *_STATUS)} | {HTTPException: s.nowhere},
         middleware=[Middleware(TrustedHostMiddleware, allowed_hosts=hosts, www_redirect=False)])
+    app.state.worker = s.worker
+    return app
 
 # %% ../nbs/85_serve.ipynb #door0001
 def _door(host, port):
@@ -560,6 +564,12 @@ def _door(host, port):
     except OSError as e:
         raise ValueError(f"--host {host} --port {port} can't be opened ({e.strerror or e}): "
                          "is something running there already? Give another --port") from None
+
+def _leave(worker):
+    "Python ends in a crash while a thread is in the midst of a sentence: then the process is ended without Python"
+    if not worker.closed or not any(t.is_alive() for t in worker.threads): return
+    print("harmonica-serve: stopped in the midst of a sentence", file=sys.stderr, flush=True)
+    os._exit(130 if sys.exc_info()[0] else 0)
 
 # %% ../nbs/85_serve.ipynb #08e69fda
 @command
@@ -583,8 +593,7 @@ def serve(
         raise ValueError(f"--host {host} opens the server to others: set HARMONICA_TOKEN to a secret, "
                          f"such as {secrets.token_urlsafe(16)}, or leave --host out")
     if not 0 <= port < 65536: raise ValueError(f"--port {port}: give 1 to 65535")
-    most = dict(max_text=max_text, max_upload=max_upload, max_queue=max_queue, max_seconds=max_seconds)
-    for k,v in most.items():
+    for k,v in dict(max_text=max_text, max_upload=max_upload, max_queue=max_queue, max_seconds=max_seconds).items():
         if not v >= 1: raise ValueError(f"--{k.replace('_', '-')} {v:g}: give 1 or more")
     server_packages()
     import torch, uvicorn
@@ -602,4 +611,5 @@ def serve(
             timeout_graceful_shutdown=5)   # s that a stop waits for those who listen
         server = uvicorn.Server(how)
         logging.getLogger("uvicorn.error").addFilter(lambda said: not server.should_exit)   # who left is no error then
-        server.run(sockets=[door])
+        try: server.run(sockets=[door])
+        finally: _leave(app.state.worker)

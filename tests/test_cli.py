@@ -344,7 +344,7 @@ def test_a_voice_is_kept_with_the_consent_of_its_owner(capsys, tmp_path, home, m
     with monkeypatch.context() as m: # all of it is told before a model is loaded
         m.setattr(cli, "_voice", None)
         refused(capsys, "--consent is missing|whose voice", "keep", *mine)
-        refused(capsys, "--consent is missing", "keep", *mine, "--consent", " yes. ")
+        refused(capsys, "--consent has 4 letters", "keep", *mine, "--consent", " yes. ")
         refused(capsys, "me.wav|.voice", "keep", mine[0], tmp_path/"me.wav", *agreed)
         refused(capsys, "write to", "keep", mine[0], home/"m.jsonl"/"me.voice", *agreed)
     named = models(home)[:-2] # without --max-seconds

@@ -113,7 +113,10 @@ def test_voices(mouth, tmp_path):
     assert {v["name"] for v in there} == set(packaged_voices())
     add = lambda name="me", consent="My own voice, for tests.", files=sound: c.post("/v1/voices",
         data=dict(name=name, consent=consent), files=files)
-    refused(add(consent=" "), 400, "consent")
+    refused(add(consent=" "), 400, "consent is missing")
+    refused(add(consent="x"*2001), 400, "consent has 2001 letters")
+    form = {"Content-Type": "multipart/form-data; boundary=x"}
+    refused(c.post("/v1/voices", content=b"no form", headers=form), 400, "multipart")
     refused(add("../me"), 400, "name")
     refused(c.post("/v1/voices", data=dict(consent="My own voice, yes."), files=sound), 400, "name is missing")
     refused(add("ruth"), 400, "ruth", "already")
@@ -460,6 +463,30 @@ def test_ctrl_c_ends_the_server_though_somebody_listens(tmp_path):
     out, err = p.communicate(timeout=60)
     assert p.returncode == 130 and "harmonica-serve: stopped" in err and "Traceback" not in err, err
     assert time.monotonic()-asked < 60
+
+def test_the_server_ends_though_a_thread_is_in_the_midst_of_a_sentence():
+    "What such a thread computes in C++ would end the process in an abort"
+    import httpx, signal
+    code = """import sys, torch, harmonica.infer
+from harmonica.codec import Clip
+from harmonica.serve import serve
+class Mouth:
+    def like(self, sound, text=None): return self
+    def say(self, text): pass
+    def stream(self, text, **how):
+        yield Clip([0.]*2400)
+        x = torch.ones(1500, 1500)
+        while True: x = x@x/1500
+harmonica.infer.Voice.load = lambda **how: Mouth()
+sys.exit(serve(["--port", "0"]))"""
+    p = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    address = p.stdout.readline().split()[0]
+    say = dict(input="Hi.", response_format="pcm")
+    with pytest.raises(httpx.HTTPError), httpx.stream("POST", f"{address}/v1/audio/speech", json=say, timeout=60) as r:
+        for i,_ in enumerate(r.iter_raw()):
+            if i == 0: p.send_signal(signal.SIGINT)
+    out, err = p.communicate(timeout=90)
+    assert p.returncode == 130 and "stopped" in err and "Traceback" not in err, (p.returncode, err)
 
 def test_doors_stay_closed(capsys, tmp_path):
     from harmonica.serve import serve
