@@ -67,7 +67,7 @@ def speed(folder, repeat):
         return x
     def by_torch(way, request):
         how = Sampling(temperature=0.)
-        codes, when = note(way, "ar", lambda: voice.predict_coarse(request, how, torch.Generator()))
+        codes, when = note(way, "ar", lambda: voice.predict_coarse(request, how, torch.Generator(), soft=True))
         z = note(way, "flow", lambda: voice.predict_fine(request, codes, when)[1])
         return note(way, "vocoder", lambda: voice.decode(z))
     with torch.no_grad():
@@ -78,8 +78,8 @@ def speed(folder, repeat):
                 for way,quick in (("torch, float32", False), ("torch as it speaks", True)):
                     voice.int8 = voice.half = quick
                     clip = by_torch(way, request)
-                codes, when = note("onnx", "ar", lambda: speaker.coarse(ids, None, temperature=0.))
-                z = note("onnx", "flow", lambda: speaker.fine(ids, codes, when, noise))
+                _, book0, when = note("onnx", "ar", lambda: speaker.coarse(ids, None, temperature=0.))
+                z = note("onnx", "flow", lambda: speaker.fine(ids, book0, when, noise))
                 note("onnx", "vocoder", lambda: speaker.run("vocoder", z[None]))
                 if turn == 0: seconds += clip.seconds
             if turn == 0: took.clear()                   # the first turn lays out matrices

@@ -170,7 +170,7 @@ def ladder(rows):
         when = torch.tensor(aligner.durations(clip, r["text"], v.codec.frame_rate, codes.shape[1]))
         if len(when) != request.text_len: continue                      # what is said is not what is written
         timed = replace(request, durations=when[None].float())          # the AR takes these durations for its own
-        first, _ = me.predict_coarse(timed, Sampling(), torch.Generator().manual_seed(0))
+        first, _ = me.predict_coarse(timed, Sampling(), torch.Generator().manual_seed(0), soft=True)
         paint = lambda book0: me.decode(me.predict_fine(request, book0, when)[1])
         with torch.no_grad(): before = v.codec.latents(torch.from_numpy(clip.samples)[None])[0]
         made = {"the recording": clip, "the codec's vectors, before the books": v.codec.decode_vectors(before),

@@ -111,7 +111,7 @@ class Speaker:
         return graph.run(None, dict(zip(names, map(np.asarray, inputs), strict=True)))
 
     def choose(self, scores, history, may_stop, rng, how):
-        "The codes of one step, or None to stop: the last entry of the first frame's scores"
+        "The codes of one step and how likely each was, or None to stop: the last entry of the first frame's scores"
         group, bins = self.about["ar"]["group"], self.about["ar"]["n_bins"]
         codes, stop = scores[0,:-1].reshape(group, bins), scores[0,-1] if may_stop else -np.inf
         chosen = []
@@ -119,46 +119,48 @@ class Speaker:
             c = sample(np.append(codes[j], stop if j == 0 else -np.inf), history+chosen, rng, **how)
             if c == bins and j == 0: return None
             chosen.append(c)
-        return chosen
+        likely = np.exp(codes-codes.max(1, keepdims=True))
+        return chosen, likely/likely.sum(1, keepdims=True)
 
     def coarse(self, ids, rng, speed=1., **how):
-        "Book 0 of a sentence, and the frames that each symbol takes"
-        ar, codes = self.about["ar"], []
+        "Book 0 of a sentence, how likely each of its codes was, and the frames that each symbol takes"
+        ar, codes, soft = self.about["ar"], [], []
         ids, speed = np.array([ids], np.int64), np.float32(speed)
         scores, encoded, durations, (fewest, most), *past = self.run("ar_read", ids, self.prompt, speed)
         for t in range(0, int(most), ar["group"]):
             step = self.choose(scores, codes, t >= fewest, rng, how)
             if step is None: break
-            codes += step
+            codes, soft = codes+step[0], [*soft, step[1]]
             if t+ar["group"] >= most: break
-            step = np.array([step], np.int64)
+            step = np.array(step[:1], np.int64)
             scores, *past = self.run("ar_step", step, np.int64(t//ar["group"]), encoded, durations, *past)
-        return np.array(codes[:ar["most_frames"]], np.int64), durations[0]
+        codes = np.array(codes[:ar["most_frames"]], np.int64)
+        return codes, np.concatenate([np.zeros((0, ar["n_bins"]), np.float32), *soft])[:len(codes)], durations[0]
 
-    def fine(self, ids, codes, durations, noise):
+    def fine(self, ids, book0, durations, noise):
         "Latents of each frame, from noise; some silence is painted around them, and left out"
         flow = self.about["flow"]
-        lead, tail = flow["lead"], flow["tail"]*(len(codes) >= int(durations.sum())-1)
+        lead, tail = flow["lead"], flow["tail"]*(len(book0) >= int(durations.sum())-1)
         durations = durations.copy()
         durations[0] += lead
         durations[-1] += tail
-        codes = np.pad(codes, (lead, tail), "edge")[None]
-        frames, voice, *past = self.run("flow_read", np.array([ids], np.int64), durations[None], codes, self.latents)
-        x = noise[None,:codes.shape[1]]*np.float32(flow["noise"])
+        book0 = np.pad(book0, ((lead, tail), (0, 0)), "edge")[None].astype(np.float32)
+        frames, voice, *past = self.run("flow_read", np.array([ids], np.int64), durations[None], book0, self.latents)
+        x = noise[None,:book0.shape[1]]*np.float32(flow["noise"])
         for a,b in zip(flow["times"], flow["times"][1:]):
             t, far = np.array([a], np.float32), np.array([b-a], np.float32)
             guidance = [np.float32(flow["guidance"])]*(flow["guidance"] != 1)   # where there is none, no input
             x, = self.run("flow_step", x, t, far, *guidance, frames, voice, *past)
         z = refine(x[0]/np.array(flow["size"], np.float32), self.latents[0], **flow)
-        return z[lead:codes.shape[1]-tail]
+        return z[lead:book0.shape[1]-tail]
 
     def sentence(self, ids, rng, noise=None, **how):
         "Samples, (N,): how holds speed, temperature, top_k, top_p, ras_window"
         how = {"temperature": self.about["ar"]["temperature"], **how}
-        codes, durations = self.coarse(ids, rng, **how)
+        codes, book0, durations = self.coarse(ids, rng, **how)
         if not len(codes): return np.zeros(0, np.float32)
         if noise is None: noise = rng.standard_normal((len(codes)+50, len(self.about["flow"]["size"])), np.float32)
-        latents = self.fine(ids, codes, durations, noise)
+        latents = self.fine(ids, book0, durations, noise)
         return self.run("vocoder", latents[None])[0][0].clip(-1, 1)
 
     def say(self, sentences, seed=0, **how):

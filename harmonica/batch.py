@@ -43,7 +43,7 @@ class Batch:
     prompt:Tensor # Prompt codes, (B,n_q,P); a flow learns from latents, (B,latent_dim,P)
     prompt_len:Tensor # Real prompt frames, (B,); 0 is no prompt
     continues:Tensor # Does the target go on where the prompt ends? Then the text covers both, (B,) bool
-    codes:Tensor=None # Target codes, (B,n,T); -1: unknown
+    codes:Tensor=None # Target codes, (B,n,T), -1: unknown; or the probabilities of book 0, (B,n_bins,T), for a flow
     n_frames:Tensor=None # Real target frames, (B,)
     durations:Tensor=None # Frames that each token takes, rows of zeros where they are not known, (B,L)
     prompt_text_len:Tensor=None # Tokens of the text that the prompt itself says, 0: not known, (B,)
@@ -76,16 +76,17 @@ def _prompts(prompts, B, n_q):
 # %% ../nbs/15_batch.ipynb #4b4eb134
 @patch
 def with_targets(self:Batch,
-    codes:list, # Target codes of each, (n,T)
+    codes:list, # Target codes of each, (n,T); or for a flow the probabilities of book 0, (n_bins,T)
     durations:list=None, # Frames that each token takes, of each (L,) (default: as they were)
     cfg=None, # Config of the model to be asked
 )->Batch:
     "The same request, with these targets"
-    codes = _ids(codes, "target codes", "codec", getattr(cfg, "n_bins", None))
+    soft = isinstance(codes[0], Tensor) and codes[0].is_floating_point()
+    if not soft: codes = _ids(codes, "target codes", "codec", getattr(cfg, "n_bins", None))
     for c in codes:
         if c.ndim == 2 and c.numel(): continue
         raise ValueError(f"target codes have shape {tuple(c.shape)}: give (books, frames), at least one frame of each")
-    codes, n_frames = (t.to(self.text.device) for t in pad(codes))
+    codes, n_frames = (t.to(self.text.device) for t in pad(codes, dtype=torch.float if soft else torch.long))
     made = replace(self, codes=codes, n_frames=n_frames)
     if durations is None: return made
     return replace(made, durations=pad(durations, dtype=torch.float)[0].to(self.text.device))

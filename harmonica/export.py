@@ -127,12 +127,12 @@ class FlowRead(nn.Module):
         super().__init__()
         self.flow = flow
 
-    def forward(self, text, durations, codes, prompt): # (1,L), (1,L), (1,T), (1,P,latent_dim)
+    def forward(self, text, durations, book0, prompt): # (1,L), (1,L), (1,T,n_bins), (1,P,latent_dim)
         flow, past, start = self.flow, Past(), torch.zeros(1, dtype=torch.long)
-        T, P = _length(codes), _length(prompt)
-        batch = Batch(text, _length(text), prompt.mT, P, None, codes[:,None], T, durations, start=start)
+        T, P = _length(book0), _length(prompt)
+        batch = Batch(text, _length(text), prompt.mT, P, None, book0.mT, T, durations, start=start)
         voice = flow.speaker(prompt, torch.arange(prompt.shape[1])[None] >= 0)
-        pos, _ = flow.layout(T, P, codes.shape[1], prompt.shape[1])
+        pos, _ = flow.layout(T, P, book0.shape[1], prompt.shape[1])
         flow.body(flow.prompt_proj(prompt), pos=pos[:,:prompt.shape[1]], cache=past, cond=voice+flow.prompt_cond)
         return flow.frames(batch), voice, *past.grown
 
@@ -165,10 +165,10 @@ def flow_graphs(
 )->dict: # name -> onnx.ModelProto
     "`flow_read` and `flow_step`"
     c, L, T, P = flow.cfg, 11, 17, 13
-    text, codes = (torch.ones(1, n, dtype=torch.long) for n in (L, T))
+    text, book0 = torch.ones(1, L, dtype=torch.long), torch.full((1, T, c.n_bins), 1/c.n_bins)
     past = [torch.zeros(1, c.n_heads, P, c.d_model//c.n_heads) for _ in range(2*c.n_layers)]
     x, prompt, frames = (torch.zeros(1, n, d) for n,d in ((T, c.latent_dim), (P, c.latent_dim), (T, c.d_model)))
-    read = dict(text=(text, 1), durations=(torch.ones(1, L), 1), codes=(codes, 1), prompt=(prompt, 1))
+    read = dict(text=(text, 1), durations=(torch.ones(1, L), 1), book0=(book0, 1), prompt=(prompt, 1))
     at, look = dict(t=torch.tensor([.5]), far=torch.tensor([.1])), GuidedStep if guided else FlowStep
     if guided: at["guidance"] = torch.tensor(2.)
     step = dict(x=(x, 1), **{k: (v, None) for k,v in at.items()}, frames=(frames, 1),

@@ -110,16 +110,24 @@ def set_size(self:FlowNAR,
 
 # %% ../nbs/41_flow.ipynb #8c0dbe11
 @patch
+def embed_book0(self:FlowNAR,
+    codes:Tensor, # Codes, -1 unknown, (B,T); or the probabilities of all entries, (B,n_bins,T)
+)->Tensor: # (B,T,D)
+    "What book 0 says of each frame; where the AR was not sure, the mean of what it thought of"
+    if codes.is_floating_point(): return codes.mT.contiguous()@self.book0.weight[:-1]
+    return self.book0(torch.where(codes < 0, self.cfg.n_bins, codes))
+
+@patch
 def frames(self:FlowNAR,
     batch:Batch,
     codes:Tensor=None, # Book 0, perhaps with faults, (B,T) (default: the batch's)
 )->Tensor: # (B,T,D)
     "What is known of every target frame: the sounding symbol and book 0"
-    codes, text = batch.codes[:,0] if codes is None else codes, self.text(batch.text, batch.text_len)
-    sounding, places = expand_by_duration(text, batch.durations.float(), codes.shape[1], batch.text_start.float())
+    if codes is None: codes = batch.codes if batch.codes.is_floating_point() else batch.codes[:,0]
+    text, T = self.text(batch.text, batch.text_len), codes.shape[-1]
+    sounding, places = expand_by_duration(text, batch.durations.float(), T, batch.text_start.float())
     known = (batch.durations.sum(1) > 0)[:,None,None]
-    book0 = self.book0(torch.where(codes < 0, self.cfg.n_bins, codes))
-    return self.about(torch.cat([sounding, places], -1))*known + book0
+    return self.about(torch.cat([sounding, places], -1))*known + self.embed_book0(codes)
 
 # %% ../nbs/41_flow.ipynb #8d8d3112
 def time_features(

@@ -448,9 +448,11 @@ def predict_coarse(self:Voice,
     request:Batch, # From `request`
     how:Sampling, # speed, best_of, temperature ...
     generator:torch.Generator, # A CPU generator
-)->tuple: # Book 0 (T,), frames that each token takes (L,)
+    soft:bool=False, # The probabilities of all entries, as a flow of this voice hears them when it speaks
+)->tuple: # Book 0: codes (T,), or if soft (T,n_bins); frames that each token takes (L,)
     "What is said and when: the AR's part"
-    (codes,), (durations,) = self.ar.generate(request, how.best_of, how.speed, generator=generator, **self.draw(how))
+    how_drawn = dict(self.draw(how), generator=generator, soft=soft)
+    (codes,), (durations,) = self.ar.generate(request, how.best_of, how.speed, **how_drawn)
     return codes[:self.codec.frames(self.room())], durations
 
 # %% ../nbs/60_infer.ipynb #c9f9fc76
@@ -458,7 +460,7 @@ def predict_coarse(self:Voice,
 @one_thread()
 def predict_fine(self:Voice,
     request:Batch, # From `request`
-    codes0:Tensor, # Book 0, (T,)
+    codes0:Tensor, # Book 0: codes (T,); a flow also takes the probabilities of all entries, (T,n_bins)
     durations:Tensor, # Frames that each token takes, (L,)
     known:Tensor=None, # What is settled of the first frames: codes (n_q,K), or latents of a flow with its lead
     seed:int=0, # Of the noise that a flow begins with
@@ -476,7 +478,7 @@ def predict_fine(self:Voice,
 LEAD, TAIL = 10, 5   # frames of silence that a flow paints around a sentence, and nobody hears
 
 def framed(
-    codes0:Tensor, # Book 0, (T,)
+    codes0:Tensor, # Book 0: codes (T,), or the probabilities of all entries (T,n_bins)
     durations:Tensor, # Frames that each token takes, (L,)
     start:int, # Frame at which the text begins, 0 or less
 )->tuple: # Both with silence around them; frames of silence before and after
@@ -485,13 +487,16 @@ def framed(
     lead, tail, durations = LEAD*alone, TAIL*(alone and whole), durations.clone()
     durations[0] += lead
     durations[-1] += tail
-    return torch.cat([codes0[:1].expand(lead), codes0, codes0[-1:].expand(tail)]), durations, lead, tail
+    repeats = torch.ones(len(codes0), dtype=torch.long)
+    repeats[0] += lead
+    repeats[-1] += tail
+    return codes0.repeat_interleave(repeats, 0), durations, lead, tail
 
 @torch.no_grad()
 def paint(
     voices:list, # Whose flow paints, one for each sentence; they share it
     request:Batch, # Those sentences
-    codes0:list, # Book 0 of each, (T,)
+    codes0:list, # Book 0 of each: codes (T,), or the probabilities of all entries (T,n_bins)
     durations:list, # Frames that each token takes, of each (L,)
     seeds:list, # Of the noise that each begins with
     known:Tensor=None, # What is settled of the first frames, with the lead; one sentence only, (K,latent_dim)
@@ -499,7 +504,8 @@ def paint(
     "Latents from noise; a frame begins with the same noise, however many come after it"
     v, stack = voices[0], voices[0].nar.stack(voices[0].half)
     codes, durations, lead, tail = zip(*map(framed, codes0, durations, request.text_start.tolist()))
-    wanted, heard = request.with_targets([c[None] for c in codes], durations), [w.heard(stack) for w in voices]
+    wanted = request.with_targets([c.view(len(c), -1).mT for c in codes], durations)
+    heard = [w.heard(stack) for w in voices]
     T, most = wanted.codes.shape[-1], v.codec.frames(v.max_seconds)+LEAD+TAIL
     size, dice = (max(T, most), v.nar.cfg.latent_dim), [torch.Generator().manual_seed(s) for s in seeds]
     noise = torch.stack([torch.randn(*size, generator=g)[:T] for g in dice])
@@ -577,17 +583,18 @@ def speak_abreast(
     v, how = lines[0].voice, lines[0].how
     asked = [l.voice.request(l.text) for l in lines]
     batch = asked[0] if len(asked) == 1 else Batch.stack(asked)
-    codes, durations = v.ar.generate(batch, how.best_of, how.speed, generator=[l.dice() for l in lines], **v.draw(how))
+    drawn = dict(v.draw(how), generator=[l.dice() for l in lines], soft=v.flows)
+    codes, durations = v.ar.generate(batch, how.best_of, how.speed, **drawn)
     codes = [c[:l.voice.codec.frames(l.voice.room())] for l,c in zip(lines, codes)]
     clips = sounds(lines, asked, codes, durations)
     for l,clip,frames in zip(lines, clips, durations):
         if l.how.timings: clip.words = l.voice.word_times(l.text, frames)
-    return list(zip(clips, codes))
+    return [(clip, c.argmax(-1) if v.flows else c) for clip,c in zip(clips, codes)]
 
 def sounds(
     lines:list, # Lines of one kin
     asked:list, # What the AR was asked, for each
-    codes0:list, # What it said, of each (T,)
+    codes0:list, # What it said, of each: codes (T,), or probabilities (T,n_bins)
     durations:list, # Frames that each token takes, of each (L,)
 )->list: # Clips
     "What the AR left open, and the sound of it"
@@ -834,8 +841,8 @@ def frames_as_they_come(self:Voice, request:Batch, how:Sampling, generator):
         settled, z = self.predict_fine(request, torch.cat(first)[:have], durations, settled, generator.initial_seed())
         before, done = done, have
         return z[before:] if z.is_floating_point() else z[:,before:]
-    for step,_,_ in self.ar.stream(context, generator=generator, **self.draw(how)):
-        first.append(step[0].clone())
+    for codes,_,_,p in self.ar.stream(context, generator=generator, **self.draw(how)):
+        first.append((p if self.flows else codes)[0].clone())
         have = sum(map(len, first))
         if have-done >= n + (0 if done else self.vocoder.ahead) and have <= most:
             yield piece(have)

@@ -153,7 +153,7 @@ def test_cached_equals_uncached(group):
     "The likelihoods told on the way are those of one parallel pass with the length that generation assumed"
     m, b = model(group), batch(pad=2)
     context = m.encode(ask(b))
-    steps = [(c.clone(), l) for c,_,l in m.stream(context, min_frames=12, max_frames=12, generator=dice(1))]
+    steps = [(c.clone(), l) for c,_,l,_ in m.stream(context, min_frames=12, max_frames=12, generator=dice(1))]
     codes, likelihood = torch.cat([c for c,_ in steps], 1), torch.stack([l for _,l in steps], 1)
     assert codes.shape == (4,12)
     p = m.logits(context, codes, torch.full((4,), 12))[:,:-1].log_softmax(-1).flatten(1,2).gather(2,
@@ -177,14 +177,25 @@ def test_seeds_greedy_stream_and_mode():
     assert torch.equal(speak(m, b, 1, temperature=0)[0], speak(m, b, 2, temperature=0)[0])
     assert m.training
     m.eval()
-    with torch.no_grad(): steps = [c.clone() for c,_,_ in m.stream(m.encode(b), generator=dice(1))]
+    with torch.no_grad(): steps = [c.clone() for c,*_ in m.stream(m.encode(b), generator=dice(1))]
     assert torch.equal(torch.cat(steps, 1)[0], a) and steps[0].shape == (1,2)
+
+@pytest.mark.parametrize("best_of", [1, 3])
+def test_soft_codes_tell_how_sure_each_was(best_of):
+    "With temperature 0 the likeliest entry is the code; each frame's chances add up to 1"
+    m, b = model(2), ask(batch())
+    how = dict(temperature=0, best_of=best_of)
+    hard, soft = m.generate(b, **how)[0], m.generate(b, soft=True, **how)[0]
+    for codes,p in zip(hard, soft):
+        assert p.shape == (len(codes), m.cfg.n_bins)
+        assert torch.equal(p.argmax(-1), codes)
+        close(p.sum(-1), torch.ones(len(codes)))
 
 @torch.no_grad()
 def test_the_likeliest_of_several_attempts_is_kept():
     m, b = model(2), ask(batch()[:1])
     steps = list((c.clone(), live.clone(), l)
-        for c,live,l in m.stream(m.encode(b)[torch.tensor([0,0,0])], generator=dice(1)))
+        for c,live,l,_ in m.stream(m.encode(b)[torch.tensor([0,0,0])], generator=dice(1)))
     n = sum(live.long() for _,live,_ in steps)
     mean = sum(l*live for _,live,l in steps)/n
     best = int(mean.argmax())
