@@ -104,6 +104,26 @@ def test_the_container_copies_what_there_is_and_starts_what_is_installed():
     extras = re.search(r"\.\[([\w,]+)\]", (ROOT/"Dockerfile").read_text())[1].split(",")
     for e in extras: assert f"{e}_requirements" in (ROOT/"settings.ini").read_text()
 
+def test_the_container_has_what_the_build_reads_and_its_user_owns_what_it_writes():
+    import fnmatch, tomllib
+    rows = instructions()
+    copied = [s for w,rest in rows if w == "COPY" for s in rest.split()[:-1]]
+    left_out = [l.strip().rstrip("/") for l in (ROOT/".dockerignore").read_text().splitlines() if l.strip()]
+    assert not [c for c in copied for l in left_out if fnmatch.fnmatch(c, l)], "copied and ignored"
+    project = tomllib.loads((ROOT/"pyproject.toml").read_text())["project"]
+    read = {"setup.py", "pyproject.toml", "settings.ini", "constraints.txt", "harmonica", project["readme"],
+        *project["license-files"]}
+    assert read <= set(copied), read-set(copied)
+    # a volume takes over the owner of the folder that it hides: made by the user, after USER, in the user's home
+    words = [w for w,_ in rows]
+    user, after = dict(rows)["USER"], rows[words.index("USER"):]
+    home = f"/home/{user}"
+    made = [f"{home}/{r.split()[-1]}" for w,r in after if w == "RUN" and r.startswith("mkdir ")]
+    assert ["WORKDIR", home] in after and made == [r for w,r in after if w == "VOLUME"]
+    cmd = next(rest for w,rest in rows if w == "CMD")
+    assert f'"--voices", "{made[0].removeprefix(home+"/")}"' in cmd
+    assert words.index("VOLUME") > max(i for i,w in enumerate(words) if w == "RUN"), "what comes behind it is lost"
+
 # -- behind Ray
 
 def test_the_ray_example_is_short_and_answers(tmp_path):
