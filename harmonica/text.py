@@ -414,8 +414,9 @@ def money(text:str)->str:
     text = re.sub(rf"(?<![\w.,-])({_num})\s?[-–]\s?(?=(?:{_num}){_scale}\s?(?:(?:{_code})\b|{_parts['coin_after']}))",
         lambda m: f"{number(m[1])} to ", text)
     text = _re("price_after").sub(lambda m: ("minus " if m[1] else "") + _money(m[3], _comma(m[2])), text)
-    text = re.sub(rf"(?<![\w.])({_num}){_scale}\s?({_code})\b", lambda m: _money(m[4], m[1], m[2] or m[3]), text)
-    text = re.sub(rf"\b({_code}|Rs\.?)\s?({_num}){_scale}", lambda m: _money(m[1], m[2], m[3] or m[4]), text)
+    sum_ = rf"(\d{{1,3}},\d\d(?![,\d])|{_num}){_scale}"
+    text = re.sub(rf"(?<![\w.]){sum_}\s?({_code})\b", lambda m: _money(m[4], _comma(m[1]), m[2] or m[3]), text)
+    text = re.sub(rf"\b({_code}|Rs\.?)\s?{sum_}", lambda m: _money(m[1], _comma(m[2]), m[3] or m[4]), text)
     return re.sub(r"[\u20a0-\u20cf]", _note, text)
 
 # %% ../nbs/10_text.ipynb #e5753d7a
@@ -598,7 +599,7 @@ def numbers(text:str)->str:
     text = re.sub(r"(?<=[A-Za-z]\d)-(?=\d+[A-Z]\b)", " ", text)                          # i7-12700K
     text = re.sub(r"(?<=[A-Z]\d)[A-Z]{2,3}(?=\d|\b)", lambda m: " ".join(m[0]), text)     # H2SO4
     text = re.sub(r"(?<![\w.-])(50|20)-\1(?![\w.-])", r"\1 \1", text)
-    text = re.sub(r"(?<![\w.-])\d(?:-\d){2}(?![\w.-])", lambda m: digits(m[0]), text)     # 4-4-2
+    text = re.sub(r"(?<![\w.-])\d(?:-\d){2}(?![\w-]|\.\d)", lambda m: digits(m[0]), text)     # 4-4-2
     text = _re("lines_of_video").sub(lambda m: f"{_number_of_a_house(m[1])} {m[2]}", text)
     text = re.sub(r"(?<![\w./])(\d{1,3}/\d{1,3})(?:rd|th|nd|st)s?\b", r"\1", text)
     text = re.sub(r"(?<=\d)('?s)\s?[-–]\s?(?='?\d{2,4}'?s\b)", r"\1 to ", text)
@@ -838,7 +839,7 @@ def web(text:str)->str:
     text = re.sub(r"\S+", _token, text)
     text = re.sub(rf"(?<![\w/])\.(?=(?:{_parts['files']})\b)([A-Za-z]+)", lambda m: f"dot {_label(m[1])}", text)
     begins = "|".join(w.lower() for w in _L["sentences_begin"])      # a full stop on the wrong side of the space
-    dotted = rf"(?<![^\s(\[\"'`])\.(?!(?:{begins})\b)([a-z]{{2,}}|[A-Z]{{2,}})\b(?!\.\s)"      # .NET
+    dotted = rf"(?<![^\s(\[\"'`])\.(?!(?:{begins})\b)([a-z]{{2,}}|[A-Z]{{2,}})\b"      # .NET
     text = re.sub(dotted, lambda m: f"dot {_label(m[1])}", text)
     text = re.sub(r"(?<=[a-z]{2})\.(?=[a-z]{2})(?!(?:com|org)\b)", " dot ", text)          # os.path
     text = re.sub(r"(?<=[A-Z]{2})\.(NET|COM|ORG)\b", lambda m: f" dot {m[1].lower()}", text)

@@ -18,6 +18,7 @@ x**2 + 3*x | x squared plus three times x
 error 0x80070057 | error zero x eight zero zero seven zero zero five seven
 the colour #FF00FF | the colour hash F F zero zero F F
 our .NET app, ASP.NET and Node.js 18.x | our dot net app, A S P dot net and Node dot J S eighteen point x
+I use .NET. It is fine. | I use dot net. It is fine.
 put it in .gitignore or .env | put it in dot gitignore or dot E N V
 the .com bubble | the dot com bubble
 He came .Then he left .and slept | He came. Then he left. and slept
@@ -27,6 +28,7 @@ an i7-12700K with 4 GiB | an i seven twelve thousand seven hundred K with four g
 in 1080p or 720p | in ten eighty p or seven twenty p
 #100daysofcode #1 #covid19 | hashtag one hundred daysofcode number one hashtag covid nineteen
 # Money of elsewhere
+PLN 50,00 and 12,50 EUR | fifty zlotys and twelve euros and fifty cents
 CHF 25.- or SEK 300 | twenty-five Swiss francs or three hundred Swedish kronor
 up to 1.299,00 € | up to one thousand two hundred and ninety-nine euros
 ¥151.35 per $1 | one hundred and fifty-one point three five yen per one dollar
@@ -52,7 +54,7 @@ he weighs 12st 4lb, or 11st, in the 21st | he weighs twelve stone four pounds, o
 # Marks and ranks
 I got a B- in math, and an A-. | I got a B minus in math, and an A minus.
 vitamin C- and D-rich | vitamin C and D-rich
-a 50-50 chance, a 4-4-2 | a fifty fifty chance, a four four two
+a 50-50 chance, a 4-4-2. | a fifty fifty chance, a four four two.
 Act II, scene iii | Act two, scene three
 Sc. 2, Pp. 3-4, eq. (5), Apt. #3B | scene two, pages three to four, equation, five, apartment number three B
 Est. 1887 | established eighteen eighty-seven
