@@ -86,6 +86,8 @@ def with_targets(self:Batch,
     for c in codes:
         if c.ndim == 2 and c.numel(): continue
         raise ValueError(f"target codes have shape {tuple(c.shape)}: give (books, frames), at least one frame of each")
+    if soft and any((c.sum(0)-1).abs().max() > .01 for c in codes):
+        raise ValueError("target codes are not whole numbers: give codes, or probabilities that add up to 1 in a frame")
     codes, n_frames = (t.to(self.text.device) for t in pad(codes, dtype=torch.float if soft else torch.long))
     made = replace(self, codes=codes, n_frames=n_frames)
     if durations is None: return made

