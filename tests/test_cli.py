@@ -367,7 +367,7 @@ def test_first_day_mistakes(capsys, tmp_path, home, monkeypatch):
     # why nothing was spoken is told, not only counted
     (tmp_path/"rows.jsonl").write_text('{"text": "Hi there.", "prompt": "none.wav"}\n')
     code, out, err = ask(capsys, "evaluate", "--testset", tmp_path/"rows.jsonl", "--output", tmp_path/"r.json",
-        "--scores", "dvec", *models(home)[:-2])
+        *models(home)[:-2])
     assert "1 of 1 could not be made" in err and "none.wav" in err, (code, out, err)
     # the folder one stands in has a name
     (tmp_path/"clips").mkdir()

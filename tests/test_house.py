@@ -209,7 +209,7 @@ def test_installed_as_settings_say():
     assert {"dev", "eval", "dac", "watermark", "encodec", "serve"} <= set(extras)
     scripts = {e.name: e for e in d.entry_points if e.group == "console_scripts"}
     assert set(scripts) == {f"harmonica-{c}" for c in ("download preprocess flatten train finetune page synthesize "
-        "export evaluate compare doctor detect serve").split()}
+        "keep export evaluate compare doctor detect serve").split()}
     assert all(callable(e.load()) for e in scripts.values())
 
 def test_pins_lie_within_the_ranges():
