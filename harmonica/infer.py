@@ -487,10 +487,7 @@ def framed(
     lead, tail, durations = LEAD*alone, TAIL*(alone and whole), durations.clone()
     durations[0] += lead
     durations[-1] += tail
-    repeats = torch.ones(len(codes0), dtype=torch.long)
-    repeats[0] += lead
-    repeats[-1] += tail
-    return codes0.repeat_interleave(repeats, 0), durations, lead, tail
+    return torch.cat([*[codes0[:1]]*lead, codes0, *[codes0[-1:]]*tail]), durations, lead, tail
 
 @torch.no_grad()
 def paint(
@@ -897,7 +894,7 @@ def say_batch(self:Voice,
     if how.chunk is not None: return [Clip.join(me.spoken(pieces, how)) for pieces in each]
     clips = iter((me.speaker or speak_lines)([Line(me, s, how, i) for pieces in each for i,s in enumerate(pieces)]))
     parts = [[(next(clips), True, True) for _ in pieces] for pieces in each]
-    return [Clip.join(me.spoken(*what)) for what in zip(each, [how]*len(each), parts)]
+    return [Clip.join(me.spoken(pieces, how, clips)) for pieces,clips in zip(each, parts)]
 
 # %% ../nbs/60_infer.ipynb #cf14ac81
 def agreement(
