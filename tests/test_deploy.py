@@ -1,5 +1,6 @@
 "The server as it is met elsewhere: its page in a browser, its container, behind Ray"
 import os, re, shutil, socket, subprocess, sys, threading, time
+from contextlib import contextmanager
 from pathlib import Path
 import pytest
 from harmonica.codec import Clip, packaged_voice, packaged_voices
@@ -13,14 +14,18 @@ def free_port():
         return s.getsockname()[1]
 
 @pytest.fixture
-def address():
-    "A server in this process, whose voice says a tone a word"
+def mouth():
     pytest.importorskip("starlette")
-    uvicorn = pytest.importorskip("uvicorn")
     from test_serve import Mouth
+    return Mouth()
+
+@pytest.fixture
+def address(mouth):
+    "A server in this process, whose voice says a tone a word"
+    uvicorn = pytest.importorskip("uvicorn")
     from harmonica.serve import make_app
     port = free_port()
-    server = uvicorn.Server(uvicorn.Config(make_app(Mouth()), port=port, log_level="error"))
+    server = uvicorn.Server(uvicorn.Config(make_app(mouth), port=port, log_level="error"))
     thread = threading.Thread(target=server.run, daemon=True)
     thread.start()
     for _ in range(300):
@@ -30,25 +35,87 @@ def address():
     server.should_exit = True
     thread.join(20)
 
-@pytest.mark.skipif(CHROMIUM is None, reason="no Chromium on this machine")
-def test_the_page_speaks_downloads_and_takes_a_voice(address, tmp_path):
+@pytest.fixture
+def browser():
+    if CHROMIUM is None: pytest.skip("no Chromium on this machine")
     play = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
     with play.sync_playwright() as p:
         browser = p.chromium.launch(executable_path=CHROMIUM,
             args=["--no-sandbox", "--use-fake-device-for-media-stream", "--use-fake-ui-for-media-stream"])
-        page = browser.new_page()
-        wrong = []
-        page.on("pageerror", lambda e: wrong.append(str(e)))
-        page.on("console", lambda m: wrong.append(m.text) if m.type == "error" else None)
-        page.goto(address)
-        see = lambda at: play.expect(page.locator(at))
-        see("#voice option").to_have_count(len(packaged_voices()), timeout=60000)
+        yield browser
+        browser.close()
+
+@contextmanager
+def opened(browser, address, script=""):
+    "The page with all of its voices, and how to look at it; whatever goes wrong in it is an error here"
+    from playwright.sync_api import expect
+    page, wrong = browser.new_page(), []
+    page.on("pageerror", lambda e: wrong.append(str(e)))
+    page.on("console", lambda m: wrong.append(m.text) if m.type == "error" else None)
+    page.add_init_script(script)
+    page.goto(address)
+    see = lambda at: expect(page.locator(at))
+    see("#voice option").to_have_count(len(packaged_voices()), timeout=60000)
+    yield page, see, wrong
+    page.close()
+
+COUNT = """window.played = 0
+const start = AudioBufferSourceNode.prototype.start
+AudioBufferSourceNode.prototype.start = function(at) { played += this.buffer.duration; return start.call(this, at) }"""
+
+def test_the_page_is_heard_while_the_rest_is_made_and_can_be_stopped(address, browser, mouth, tmp_path):
+    with opened(browser, address, COUNT) as (page, see, wrong):
+        page.fill("#text", "one two three")
+        mouth.gate.clear()                                             # nothing behind the first word is made yet
+        page.click("#speak")
+        see("#says").to_contain_text("more to come", timeout=60000)
+        assert 0 < page.evaluate("played") < .15 and not mouth.closed
+        mouth.gate.set()
+        see("#player").to_be_visible(timeout=60000)
+        assert abs(page.evaluate("played")-.3) < .01
+        see("#stop").to_be_hidden(timeout=20000)                       # all was heard
+        see("#says").to_have_text("")
+        mouth.gate.clear()
+        page.fill("#text", "one two "+"three "*500)
+        page.click("#speak")
+        see("#says").to_contain_text("more to come", timeout=60000)
+        page.click("#stop")
+        see("#stop").to_be_hidden()
+        see("#speak").to_be_enabled()
+        see("#says").to_have_text("")
+        with page.expect_download() as d: page.click("#save")          # what was heard of it
+        d.value.save_as(tmp_path/"a.wav")
+        assert abs(Clip.load(tmp_path/"a.wav").seconds-.1) < .01
+        mouth.gate.set()
+        for _ in range(200):
+            if mouth.closed == 2: break
+            time.sleep(.1)
+        assert mouth.closed == 2, "whoever stops frees the server"
+        assert not wrong, wrong
+
+def test_a_page_whose_server_fails_says_so_and_keeps_what_was_heard(address, browser, mouth):
+    def broken(text, **how):
+        yield Clip([.1]*2400, 24000)
+        mouth.gate.wait(60)
+        raise RuntimeError("out of breath")
+    mouth.stream = broken
+    mouth.gate.clear()
+    with opened(browser, address) as (page, see, wrong):
+        page.click("#speak")
+        see("#says").to_contain_text("more to come", timeout=60000)
+        mouth.gate.set()
+        see("#says").to_contain_text("error", timeout=20000)
+        see("#player").to_be_visible()
+        see("#speak").to_be_enabled()
+
+def test_the_page_speaks_downloads_and_takes_a_voice(address, browser, tmp_path):
+    with opened(browser, address) as (page, see, wrong):
         page.fill("#text", "one two three")
         page.click("#speak")
         see("#player").to_be_visible(timeout=60000)
         with page.expect_download() as d: page.click("#save")
-        d.value.save_as(tmp_path/"a.mp3")
-        assert abs(Clip.load(tmp_path/"a.mp3").seconds-.3) < .15
+        d.value.save_as(tmp_path/"a.wav")
+        assert abs(Clip.load(tmp_path/"a.wav").seconds-.3) < .01
         assert not wrong, wrong
         page.click("#add")
         see("#says").to_contain_text("Record something")
@@ -69,7 +136,6 @@ def test_the_page_speaks_downloads_and_takes_a_voice(address, tmp_path):
         page.fill("#name", "recorded")
         page.click("#add")
         see("#voice").to_have_value("recorded", timeout=60000)
-        browser.close()
 
 # -- the container
 

@@ -9,9 +9,11 @@ pytest.importorskip("prometheus_client")
 from starlette.testclient import TestClient
 
 class Mouth:
-    "A stand-in for Voice: says a tenth of a second a word, and remembers"
+    "A stand-in for Voice: says a tenth of a second a word, and remembers; behind the first it waits for its gate"
     notes, rate = ["resampled"], 24000
-    def __init__(self): self.said, self.closed, self.slow = [], 0, 0
+    def __init__(self):
+        self.said, self.closed, self.slow, self.gate = [], 0, 0, threading.Event()
+        self.gate.set()
     def like(self, sound, text=None):
         if str(sound).endswith(".voice"): assert sound.read_bytes() == b"kept"
         else: Clip.load(sound)
@@ -25,7 +27,8 @@ class Mouth:
         self.said.append((text, how))
         def pieces():
             try:
-                for w in text.split():
+                for i,w in enumerate(text.split()):
+                    if i: self.gate.wait(60)
                     time.sleep(self.slow)
                     yield Clip(.1*np.sin(np.arange(2400)/9), 24000)
             finally: self.closed += 1
