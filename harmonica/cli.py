@@ -11,6 +11,7 @@ __all__ = ['download', 'preprocess', 'flatten', 'train', 'finetune', 'page', 'sy
 # %% ../nbs/80_cli.ipynb #2530e384
 import os, re, sys, time, warnings
 from collections import deque
+from itertools import chain
 from pathlib import Path
 
 from .command import command, tell, to_write
@@ -263,18 +264,17 @@ def _checked(how):
     except ValueError as e: raise ValueError(re.sub(rf"\b({'|'.join(how)})( was |=)", option, str(e))) from None
 
 # %% ../nbs/80_cli.ipynb #80p00001
-def _parts(texts, split, words):
-    "Those texts in which something can be said, all in one where nothing is split"
-    from harmonica.text import NothingToSay, normalize
-    def can_be_said(p):
-        try: return bool(normalize(p, words))
+def _texts(texts, split, words):
+    "All in one where nothing is split, unless nothing in them can be spoken: the first paragraphs mostly tell"
+    from harmonica.text import NothingToSay, portions
+    def can_be_said(t):
+        try: return bool(next(portions(t, words)))
         except NothingToSay: return False
     texts = texts if split else ["\n\n".join(texts)]
-    kept, left = [], []
-    for t in texts: (kept if any(map(can_be_said, t.split("\n\n"))) else left).append(t)   # mostly the first tells
-    if not kept: raise NothingToSay("\n\n".join(texts))
-    for t in left: warnings.warn(f"left out, since nothing in it can be spoken: {t[:40]!r}")
-    return kept
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")   # what is left out is told when it would be spoken
+        if any(map(can_be_said, texts)): return texts
+    raise NothingToSay("\n\n".join(texts))
 
 # %% ../nbs/80_cli.ipynb #a8a9aa43
 def _like(me, words, voice, reference, reference_text, pipe):
@@ -287,28 +287,41 @@ def _like(me, words, voice, reference, reference_text, pipe):
     return me
 
 # %% ../nbs/80_cli.ipynb #fe29b25c
-def _read_as(me, texts, pipe):
-    "What a text is read as"
-    for p in texts:
-        for s,heard in zip(me.pieces(p), me.phonemes(p)): print(f"{s}\n  {heard}", file=_aside(pipe))
+def _read(me, texts, aside=None):
+    "Pieces of each text in which something can be said; what they are read as goes to `aside`"
+    from harmonica.text import NothingToSay
+    def shown(pieces):
+        for p in pieces:
+            if aside: print(f"{p.rstrip()}\n  {me.tokenizer.symbols(p, normalized=True)}", file=aside)
+            yield p
+    for t in texts:
+        pieces = me.iter_pieces(t)
+        try: yield shown(chain([next(pieces)], pieces))
+        except NothingToSay: warnings.warn(f"left out, since nothing in it can be spoken: {t[:40]!r}")
 
 def _aside(pipe): return sys.stderr if pipe else sys.stdout
 
 # %% ../nbs/80_cli.ipynb #80000011
-def _heard(clips, sinks, bar):
+def _heard(clips, sinks):
     "The same clips, each handed to the sinks as it comes"
     for clip in clips:
         for s in sinks: s.write(clip)
-        bar.update()
         yield clip
 
 def _bar(n):
-    "A bar for n sentences, where they take long and somebody looks"
+    "A bar for n characters, where they take long and somebody looks"
     from tqdm import tqdm
-    return tqdm(total=n, desc="speaking", unit="sentence", leave=False, disable=n < 4 or not sys.stderr.isatty())
+    quiet = n < 300 or not sys.stderr.isatty()
+    return tqdm(total=n, desc="speaking", unit=" characters", leave=False, disable=quiet)
+
+def _counted(pieces, bar):
+    "The same pieces, counted as they are taken; words are longer than figures"
+    for p in pieces:
+        yield p
+        bar.update(min(len(p), bar.total-bar.n))
 
 # %% ../nbs/80_cli.ipynb #0f49a9f0
-def _speak(me, parts, how, out, split, subtitles, stream):
+def _speak(me, texts, how, out, split, subtitles, stream, phonemes):
     "Say texts into a file, files or, without a name, a pipe"
     from harmonica.codec import save_clips
     rate, began = me.codec.sample_rate, time.perf_counter()
@@ -317,16 +330,16 @@ def _speak(me, parts, how, out, split, subtitles, stream):
     if stream: sinks.append(Loudspeaker(rate))
     if out is None: sinks.append(Pipe(sys.stdout.buffer, rate))
     named = lambda i: out.with_stem(f"{out.stem}-{i:03d}") if split else out
-    sentences = [me.ready().pieces(p) for p in parts]
-    with _bar(sum(map(len, sentences))) as bar:
-        for i,pieces in enumerate(sentences, 1):
-            clips = _heard(me.spoken(pieces, how), sinks, bar)
+    aside = _aside(not out) if phonemes else None
+    with _bar(sum(map(len, texts))) as bar:
+        for i,pieces in enumerate(_read(me.ready(), texts, aside), 1):
+            clips = _heard(me.spoken(_counted(pieces, bar), how), sinks)
             if out: save_clips(clips, named(i))
             else: deque(clips, 0)
     for s in sinks: s.close()
     if subtitles: write_subtitles(subtitles, account.words)
     took, seconds = time.perf_counter()-began, account.seconds
-    where = f"{named(1)} to -{len(parts):03d}" if split else out
+    where = f"{named(1)} to -{i:03d}" if split else out
     if out: tell(f"{where}: {seconds:.2f} s of sound in {took:.2f} s (real-time factor {took/seconds:.2f})")
 
 # %% ../nbs/80_cli.ipynb #80000012
@@ -367,10 +380,9 @@ def synthesize(
     _agree(voice, reference, reference_text, split, subtitles, output == "-", stream)
     words, how = _manner(config, lexicon, dict(temperature=temperature, top_k=top_k, top_p=top_p, seed=seed,
         speed=speed, best_of=best_of, max_seconds=max_seconds, watermark=not no_watermark, timings=bool(subtitles)))
-    out, parts = None if output == "-" else sound_file(output), _parts(to_say(text, input, split), split, words)
+    out, texts = None if output == "-" else sound_file(output), _texts(to_say(text, input, split), split, words)
     me = _like(_voice(ar_checkpoint, nar_checkpoint, codec, device), words, voice, reference, reference_text, not out)
-    if phonemes: _read_as(me, parts, not out)
-    _speak(me, parts, how, out, split, subtitles, stream)
+    _speak(me, texts, how, out, split, subtitles, stream, phonemes)
 
 # %% ../nbs/80_cli.ipynb #0c71fb7b
 @command

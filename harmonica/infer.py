@@ -16,13 +16,14 @@ import hashlib, json, os, re, time, warnings
 from contextlib import contextmanager
 from dataclasses import dataclass, field, fields, replace
 from functools import cache
+from itertools import chain, islice, tee
 from pathlib import Path
 import numpy as np, torch
 from fastcore.basics import patch
 from safetensors.torch import load as tensors_in, save as packed
 from torch import Tensor
 from .codec import Clip, Codec, load_codec, packaged_voice, packaged_voices, reference as best_part
-from .text import NothingToSay, Tokenizer, ended, load_lexicon, normalize, sentences
+from .text import Tokenizer, ended, load_lexicon, normalize, portions, sentences
 from .batch import Batch
 from .ar import AR
 from .flow import FlowNAR, FlowStack, Heard, REFINING, painting_of
@@ -697,29 +698,25 @@ def most_chars(
     return int(min(15., seconds*.75)*CHARS_PER_SECOND)-1
 
 @patch
-def paragraphs(self:Voice,
-    text:str, # As written
-)->list: # Normalized
-    "What empty lines divide; where nothing can be said, as in a note in another script, it is left out"
-    apart, kept = [text], []
-    if isinstance(text, str) and text.strip(): apart = [p for p in re.split(r"\n\s*\n", text) if p.strip()]
-    for p in apart:
-        try: kept.append(normalize(p, self.lexicon))
-        except NothingToSay:
-            if len(apart) > 1 and any(c.isalpha() for c in p):
-                warnings.warn(f"left out, since nothing in it can be spoken: {p.strip()[:40]!r}")
-    if not kept: raise NothingToSay(text)
-    return kept
+def iter_pieces(self:Voice,
+    text:str, # As written, any length
+): # Iterator of normalized sentences; one that ends a paragraph, but the last, ends in a newline
+    "What is spoken in one go, read on only as far as is asked for: the first piece of a book is there at once"
+    n, held = most_chars(self.room()), None
+    for words,ends in portions(text, self.lexicon):
+        said = [s for s in sentences(words, n) if any(c.isalpha() for c in s)]
+        for i,s in enumerate(said, 1):
+            if held: yield held
+            last = ends and i == len(said)
+            held = ended(s, "." if last else ",") + "\n"*last
+    yield held.rstrip("\n")
 
 @patch
 def pieces(self:Voice,
     text:str, # As written, any length
-)->list: # Normalized sentences; one that ends a paragraph, but the last, ends in a newline
+)->list: # All of `iter_pieces`
     "What is spoken in one go"
-    n = most_chars(self.room())
-    whole = [[s for s in sentences(p, n) if any(c.isalpha() for c in s)] for p in self.paragraphs(text)]
-    ends = [(s, j == len(p)-1, i < len(whole)-1) for i,p in enumerate(whole) for j,s in enumerate(p)]
-    return [ended(s, "." if last else ",") + "\n"*(last and more) for s,last,more in ends]
+    return list(self.iter_pieces(text))
 
 # %% ../nbs/60_infer.ipynb #b74442e1
 def fade(
@@ -766,53 +763,56 @@ def stream(self:Voice,
     if how.chunk is not None and me.vocoder.ahead is None:
         raise ValueError(f"chunk={how.chunk}: codec {me.vocoder.name} can't decode in pieces; leave chunk out, "
                          "or use codec micro")
-    return me.spoken(me.pieces(text), how)
+    pieces = me.iter_pieces(text)
+    return me.spoken(chain([next(pieces)], pieces), how)   # that nothing can be said is told at once
 
 # %% ../nbs/60_infer.ipynb #3ae791ac
 @patch
-def whole_sentences(self:Voice, pieces:list, how:Sampling):
+def whole_sentences(self:Voice, pieces, how:Sampling):
     "(clip, is it the first of its sentence, is it the last)"
-    lines, at, n = [Line(self, s, how, i) for i,s in enumerate(pieces)], 0, 1
-    while at < len(lines):
-        for clip in (self.speaker or speak_lines)(lines[at:at+n]): yield clip, True, True
-        at, n = at+n, 1 if how.max_seconds else min(2*n, ABREAST)
+    lines, n = (Line(self, s, how, i) for i,s in enumerate(pieces)), 1
+    while some := list(islice(lines, n)):
+        for clip in (self.speaker or speak_lines)(some): yield clip, True, True
+        n = 1 if how.max_seconds else min(2*n, ABREAST)
 
 # %% ../nbs/60_infer.ipynb #5fcf856b
 @patch
 def spoken(self:Voice,
-    pieces:list, # From `pieces`
+    pieces, # From `pieces` or `iter_pieces`
     how:Sampling,
     parts=None, # (clip, is it the first of its sentence, is it the last) of each, where they were spoken already
 ): # Iterator of Clips
     "Speak them, with pauses, up to `max_seconds`, and with the watermark, where it is wanted and installed"
-    if parts is None and how.chunk is None: parts = self.whole_sentences(pieces, how)
-    elif parts is None: parts = calmly(self.chunks(pieces, how))
+    pieces, ahead = tee(pieces)
+    if parts is None and how.chunk is None: parts = self.whole_sentences(ahead, how)
+    elif parts is None: parts = calmly(self.chunks(ahead, how))
     clips, mark = finished(parts, pieces, how, self.codec.sample_rate), watermark() if how.watermark else None
     return clips if mark is None or self.codec.sample_rate != mark.rate else mark.stream(clips)
 
 # %% ../nbs/60_infer.ipynb #fc9272fe
 def finished(
     parts, # Iterator of (clip, is it the first of its sentence, is it the last)
-    pieces:list, # The sentences
+    pieces, # The sentences
     how:Sampling,
     rate:int, # Samples a second
 ): # Iterator of Clips
     "Soft edges, pauses between sentences, and an end at `max_seconds`"
-    left, i = None if how.max_seconds is None else max(1, round(how.max_seconds*rate)), 0
+    left, pieces = None if how.max_seconds is None else max(1, round(how.max_seconds*rate)), iter(pieces)
+    after = next(pieces, None)
     cut = lambda clip: clip if left is None else Clip(clip.samples[:left], clip.rate, words=clip.words)
     for clip,first,last in parts:
-        pause = PAUSES.get(pieces[i][-1], .05) if last and i < len(pieces)-1 else 0.
+        if first: sentence, after = after, next(pieces, None)
+        pause = PAUSES.get(sentence[-1], .05) if last and after else 0.
         over = left is not None and len(clip) >= left
         clip = cut(fade(cut(clip), 0. if over else pause, first=first, last=last or over))
         if left is not None: left -= len(clip)
         clip.comment = NOTE
         yield clip
         if left == 0: return
-        i += last
 
 # %% ../nbs/60_infer.ipynb #f8fa2777
 @patch
-def chunks(self:Voice, pieces:list, how:Sampling):
+def chunks(self:Voice, pieces, how:Sampling):
     "As `whole_sentences`, but in pieces of sentences"
     for i,sentence in enumerate(pieces):
         request, first, held, keep = self.request(sentence), True, [], round(.02*self.codec.sample_rate)

@@ -418,12 +418,12 @@ async def sound(self:Server, job, first, want):
 async def speech(self:Server, request):
     "POST /v1/audio/speech"
     from starlette.responses import StreamingResponse
-    from harmonica.text import normalize
+    from harmonica.text import portions
     want, begun = await self.read(request), time.monotonic()
     name = want["voice"] if want["voice"] in self.voices.facts else NAMESAKES.get(want["voice"])
     if name is None:
         raise Refused(404, f"no voice {want['voice']!r}: there are {', '.join(self.voices.facts)}", "voice")
-    normalize(want["text"])                                            # nothing to say: told now
+    next(portions(want["text"]))                                       # nothing to say: told now
     def pieces(): yield from self.voices.get(name).stream(want["text"], **want["how"])
     job = aiter(self.worker.ask(pieces()))
     try: first = await anext(job)

@@ -295,6 +295,19 @@ def test_a_book_is_written_while_it_is_spoken(capsys, tmp_path, home, monkeypatc
     assert [p.name for p in (tmp_path/"b").iterdir()] == ["o.wav"]
     assert (tmp_path/"b/o.wav").read_bytes() == (tmp_path/"s.wav").read_bytes()
 
+@pytest.mark.parametrize("between", [" ", "\n\n"], ids=["one paragraph", "paragraphs"])
+@pytest.mark.parametrize("how", [[], ["--phonemes"]])
+def test_a_book_is_read_only_as_far_as_it_is_spoken(capsys, tmp_path, home, monkeypatch, between, how):
+    "What a second of sound needs, though there are 700,000 characters"
+    import harmonica.text
+    read, inner = [], harmonica.text.normalize
+    monkeypatch.setattr(harmonica.text, "normalize", lambda text, *a: (read.append(len(text)), inner(text, *a))[1])
+    (tmp_path/"b.txt").write_text(between.join(["It was a dark night, and 3 owls cried. Nobody spoke of it."]*12_000))
+    code, out, err = ask(capsys, "synthesize", "--input", tmp_path/"b.txt", "--output", tmp_path/"o.wav", *how,
+        *models(home))
+    assert code == 0 and Clip.load(tmp_path/"o.wav").seconds == pytest.approx(1, abs=.001), err
+    assert 0 < sum(read) < 20_000
+
 def test_stream_asks_for_its_library_before_anything_is_loaded(capsys, tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "sounddevice", None)
     monkeypatch.setattr(cli, "_voice", None)

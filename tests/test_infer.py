@@ -1,5 +1,6 @@
 "Voice, with models of a few thousand random parameters: what it promises does not depend on how well they speak"
-import io, warnings
+import io, re, warnings
+from itertools import islice
 from types import SimpleNamespace
 import numpy as np, pytest, soundfile as sf, torch
 from harmonica.ar import AR, ARConfig
@@ -545,3 +546,49 @@ def test_pronunciations():
     one_line(lambda: v.say("[[ˈx]]"), "the signs are")
 
 def test_letters_have_no_phonemes(me): one_line(lambda: me.say("The [[kˈi]]."), "letters")
+
+# -- a book
+
+@pytest.fixture
+def read(monkeypatch):
+    "Characters that were normalized so far"
+    import harmonica.text
+    seen, inner = [], harmonica.text.normalize
+    monkeypatch.setattr(harmonica.text, "normalize", lambda text, *a: (seen.append(len(text)), inner(text, *a))[1])
+    return lambda: sum(seen)
+
+PAGE = "It was a dark night, and 3 owls cried. Dr. Lee paid $5 for the cab."
+
+@pytest.mark.parametrize("between", [" ", "\n", "\n\n", ""], ids=["one paragraph", "lines", "paragraphs", "no space"])
+@pytest.mark.parametrize("chunk", [None, .4])
+def test_a_book_is_read_only_as_far_as_it_is_spoken(me, read, between, chunk):
+    book = between.join([PAGE]*10_000)
+    first = next(iter(me.stream(book, chunk=chunk, max_seconds=20)))
+    assert len(first) and 0 < read() < 4000
+    before = read()
+    assert len(list(islice(me.iter_pieces(book), 40))) == 40 and read()-before < 12_000
+
+def test_the_memory_of_a_book_is_bounded():
+    import tracemalloc
+    from harmonica.text import portions
+    book = "".join(f"Page {i%97}: {PAGE} " for i in range(3000))
+    for _ in portions(book[:10_000]): pass                             # rules and numbers are remembered
+    tracemalloc.start()
+    n = sum(len(words) for words,_ in portions(book))
+    kept, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert n > len(book) and peak-len(book) < 3e5 and kept < 1e5, (kept, peak)
+
+@pytest.mark.parametrize("text", [PAGE*60, (PAGE+"\n")*60, "and on and on "*300, "A, b, "*900, "word"*2000,
+    "\n\n".join([PAGE]*8), PAGE+"\n\n \n"+PAGE*30+"\r\n\r\nThe end", "He said \"no\" to it. "*99, "One.\n"*700])
+def test_a_book_is_read_as_its_sentences_are(text):
+    from harmonica.text import PORTION, portions
+    parts = list(portions(text))
+    letters = lambda s: "".join(filter(str.isalpha, s))
+    assert letters("".join(w for w,_ in parts)) == letters("".join(map(normalize, re.split(r"\n\s*\n", text))))
+    assert max(len(w) for w,_ in parts) < 3*PORTION
+    assert sum(ends for _,ends in parts) == len(re.findall(r"\n\s*\n", text.strip()))+1 and parts[-1][1]
+    assert all(w[-1] in ".!?,\"" or not ends for w,ends in parts[:-1]) or " " not in text
+
+def test_a_wrong_pronunciation_is_told_before_an_hour_was_spoken(me):
+    one_line(lambda: me.stream(PAGE*2000+"[[ˈx]]"), "the signs are")

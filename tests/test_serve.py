@@ -403,6 +403,41 @@ def test_a_voice_is_listened_to_once_however_many_ask(mouth):
     for t in threads: t.join(10)
     assert len(listened) == 1 and len(set(map(id, got))) == 1 and len(got) == 8
 
+def test_a_long_text_is_read_only_as_far_as_it_is_spoken(monkeypatch):
+    import harmonica.text
+    from harmonica.infer import Voice
+    from harmonica.text import Tokenizer
+    from test_infer import tiny_codec, tiny_models
+    read, inner, spoken, go = [], harmonica.text.normalize, Voice.spoken, threading.Event()
+    monkeypatch.setattr(harmonica.text, "normalize", lambda text, *a: (read.append(len(text)), inner(text, *a))[1])
+    def one_at_a_time(*a):
+        for clip in spoken(*a):
+            yield clip
+            go.wait(60)
+    monkeypatch.setattr(Voice, "spoken", one_at_a_time)
+    v = Voice(tiny_codec(), *tiny_models(Tokenizer("letters")), Tokenizer("letters"))
+    async def main():
+        app = make_app(v, limits=Limits(text=10**7))
+        got = asyncio.Event()
+        async def send(m):
+            if m.get("body"): got.set()
+        body = json.dumps(dict(input="It was a dark night, and 3 owls cried. "*20_000, voice="ruth",
+            response_format="pcm")).encode()
+        asked = asyncio.Queue()
+        await asked.put(dict(type="http.request", body=body, more_body=False))
+        scope = dict(type="http", method="POST", path="/v1/audio/speech", raw_path=b"", query_string=b"", scheme="http",
+            headers=[(b"host", b"127.0.0.1"), (b"content-length", str(len(body)).encode())], http_version="1.1",
+            client=("127.0.0.1", 1), server=("127.0.0.1", 80))
+        task = asyncio.create_task(app(scope, asked.get, send))
+        await got.wait()
+        heard = sum(read)
+        go.set()
+        await asked.put(dict(type="http.disconnect"))
+        await asyncio.wait([task], timeout=20)
+        app.state.worker.close()
+        return heard
+    assert 0 < run(main()) < 5000
+
 # -- as a user meets it
 
 @pytest.fixture(scope="module")
