@@ -3,8 +3,9 @@
 python benchmarks/same.py HEAD~5            compare that commit with what lies here
 python benchmarks/same.py HEAD~5 --resume   ... and run tests/test_resume.py in both
 
-The packaged voice says three sentences and the codec encodes a recording, with fixed seeds on one thread: equal sums
-of their samples are equal sounds. Figures that benchmarks left in benchmarks/*.json are counted and summed.
+The packaged voice says three sentences, alone, side by side and in pieces, and the codec encodes a recording, with
+fixed seeds on one thread: equal sums of their samples are equal sounds. Figures that benchmarks left in
+benchmarks/*.json are counted and summed.
 """
 import argparse, io, json, os, subprocess, sys, tarfile, tempfile
 from pathlib import Path
@@ -19,6 +20,8 @@ torch.set_num_threads(1)
 sha = lambda x: hashlib.sha256(x.tobytes()).hexdigest()[:16]
 voice, codec, clip = Voice.load(), load_codec("micro"), Clip.load(packaged_voice()).to(24000)
 found = {{f"says {{t!r}}": sha(voice.say(t, seed=0, watermark=False).samples) for t in {SENTENCES!r}}}
+found["in pieces"] = sha(voice.say({SENTENCES[2]!r}, chunk=.3, watermark=False).samples)
+found["side by side"] = " ".join(sha(c.samples) for c in voice.say_batch({SENTENCES!r}, watermark=False))
 found["clones"] = sha(voice.like(packaged_voice()).say({SENTENCES[0]!r}, seed=0, watermark=False).samples)
 codes = codec.encode(clip)
 found.update({{"codes": sha(codes.numpy()), "decoded": sha(codec.decode(codes).samples)}})

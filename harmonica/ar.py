@@ -444,8 +444,8 @@ def stream(self:AR,
     min_frames:int=None, max_frames:int=None, # Override the bounds of the length control
     generator=None, # Source of randomness (CPU), or a list with one for each request
     int8:bool=False, # A byte a weight, where the processor can; rounds a little
-): # Yields codes (B,group), who still speaks (B,), the log-likelihood of the codes (B,) and the probabilities of all
-   # entries (B,group,n_bins) that they were drawn from, before temperature; ends when nobody speaks
+): # Yields codes (B,group), who still speaks (B,), the log-likelihood of the codes (B,) and the scores of all entries
+   # (B,group,n_bins) that they were drawn from, before temperature; ends when nobody speaks
     "Write book 0 step by step, a batch at a time"
     g, V = self.group, self.cfg.n_bins
     own, how = generator, dict(temperature=temperature, top_k=top_k, top_p=top_p)
@@ -462,7 +462,7 @@ def stream(self:AR,
         live = live & ~stop & (t < high)
         if not live.any(): return
         past = torch.cat([past, codes], 1) if ras_window else past
-        yield *map(whole, (codes, live, likelihood, p[...,:V].softmax(-1))),
+        yield *map(whole, (codes, live, likelihood, p[...,:V])),
         rows = going_on(live, own)
         if len(live[rows]) < len(live):
             each, first = len(live)//len(own), first+rows.start
@@ -485,11 +485,12 @@ def generate(self:AR,
     parts, count, score = [], torch.zeros(rows, dtype=torch.long), torch.zeros(rows)
     with evaluating(self), torch.no_grad():
         context = replace(self.encode(batch, speed), copies=best_of)
-        for codes,live,likelihood,p in self.stream(context, **sampling):
-            parts.append(p if soft else codes)
+        for codes,live,likelihood,scores in self.stream(context, **sampling):
+            parts.append(scores if soft else codes)
             count += live
             score += likelihood*live
     book0 = torch.cat(parts, 1) if parts else torch.zeros(rows, 0, dtype=torch.long)
     best = (score/(count*self.group).clamp(min=1)).view(-1, best_of).argmax(1) + torch.arange(len(batch))*best_of
     durations = [d[:k] for d,k in zip(context.durations, batch.text_len.tolist())]
-    return [book0[i,:count[i]*self.group] for i in best], durations
+    said = [book0[i,:count[i]*self.group] for i in best]
+    return [s.softmax(-1) for s in said] if soft else said, durations

@@ -43,11 +43,12 @@ class Batch:
     prompt:Tensor # Prompt codes, (B,n_q,P); a flow learns from latents, (B,latent_dim,P)
     prompt_len:Tensor # Real prompt frames, (B,); 0 is no prompt
     continues:Tensor # Does the target go on where the prompt ends? Then the text covers both, (B,) bool
-    codes:Tensor=None # Target codes, (B,n,T), -1: unknown; or the probabilities of book 0, (B,n_bins,T), for a flow
+    codes:Tensor=None # Target codes, (B,n,T), -1: unknown
     n_frames:Tensor=None # Real target frames, (B,)
     durations:Tensor=None # Frames that each token takes, rows of zeros where they are not known, (B,L)
     prompt_text_len:Tensor=None # Tokens of the text that the prompt itself says, 0: not known, (B,)
     book0:Tensor=None # Book 0 of the targets, of some rows in another voice, (B,T); None: as in `codes`
+    book0_probs:Tensor=None # How likely each entry of book 0 is: `codes` holds the likeliest then, (B,n_bins,T)
     latents:Tensor=None # Targets of a flow, (B,latent_dim,T)
     start:Tensor=None # Frame at which the text begins, (B,); None: with the prompt that it continues, or at 0
     ids:list=None # Names of the utterances
@@ -74,24 +75,33 @@ def _prompts(prompts, B, n_q):
     return [torch.zeros(n_q, 0, dtype=torch.long) if p is None else p[:n_q] for p in prompts]
 
 # %% ../nbs/15_batch.ipynb #4b4eb134
+def _probabilities(xs):
+    "Of book 0, (n_bins,T) each, or a ValueError if they do not add up to 1"
+    for x in xs:
+        if x.ndim == 2 and not ((x.sum(0)-1).abs() > .01).any(): continue
+        raise ValueError("target codes are not whole numbers: give codes, or probabilities that add up to 1 in a frame")
+    return xs
+
 @patch
 def with_targets(self:Batch,
-    codes:list, # Target codes of each, (n,T); or for a flow the probabilities of book 0, (n_bins,T)
+    codes:list, # Target codes of each, (n,T); or the probabilities of book 0, (n_bins,T)
     durations:list=None, # Frames that each token takes, of each (L,) (default: as they were)
     cfg=None, # Config of the model to be asked
 )->Batch:
     "The same request, with these targets"
-    soft = isinstance(codes[0], Tensor) and codes[0].is_floating_point()
-    if not soft: codes = _ids(codes, "target codes", "codec", getattr(cfg, "n_bins", None))
+    put = lambda xs, dtype: pad(xs, dtype=dtype)[0].to(self.text.device)
+    probs = None
+    if isinstance(codes[0], Tensor) and codes[0].is_floating_point():
+        probs = put(_probabilities(codes), torch.float)
+        codes = [p.argmax(0, keepdim=True) for p in codes]
+    codes = _ids(codes, "target codes", "codec", getattr(cfg, "n_bins", None))
     for c in codes:
         if c.ndim == 2 and c.numel(): continue
         raise ValueError(f"target codes have shape {tuple(c.shape)}: give (books, frames), at least one frame of each")
-    if soft and any((c.sum(0)-1).abs().max() > .01 for c in codes):
-        raise ValueError("target codes are not whole numbers: give codes, or probabilities that add up to 1 in a frame")
-    codes, n_frames = (t.to(self.text.device) for t in pad(codes, dtype=torch.float if soft else torch.long))
-    made = replace(self, codes=codes, n_frames=n_frames)
-    if durations is None: return made
-    return replace(made, durations=pad(durations, dtype=torch.float)[0].to(self.text.device))
+    n_frames = torch.tensor([c.shape[1] for c in codes], device=self.text.device)
+    made = replace(self, codes=put(codes, torch.long), n_frames=n_frames, book0_probs=probs)
+    return made if durations is None else replace(made, durations=put(durations, torch.float))
+
 
 # %% ../nbs/15_batch.ipynb #3fc6e9e4
 @patch(cls_method=True)
@@ -165,7 +175,7 @@ def __repr__(self:Batch):
 
 # %% ../nbs/15_batch.ipynb #4c6deab8
 _LENGTHS = dict(text="text_len", durations="text_len", prompt="prompt_len", codes="n_frames", book0="n_frames",
-                latents="n_frames")
+                book0_probs="n_frames", latents="n_frames")
 
 @patch
 def __getitem__(self:Batch,

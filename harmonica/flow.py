@@ -111,23 +111,31 @@ def set_size(self:FlowNAR,
 # %% ../nbs/41_flow.ipynb #8c0dbe11
 @patch
 def embed_book0(self:FlowNAR,
-    codes:Tensor, # Codes, -1 unknown, (B,T); or the probabilities of all entries, (B,n_bins,T)
+    codes:Tensor, # -1: unknown, (B,T)
 )->Tensor: # (B,T,D)
-    "What book 0 says of each frame; where the AR was not sure, the mean of what it thought of"
-    if codes.is_floating_point(): return codes.mT.contiguous()@self.book0.weight[:-1]
+    "What book 0 says of each frame"
     return self.book0(torch.where(codes < 0, self.cfg.n_bins, codes))
+
+@patch
+def expected_book0(self:FlowNAR,
+    probs:Tensor, # How likely each entry is, (B,n_bins,T)
+)->Tensor: # (B,T,D)
+    "What it says where the AR was not sure: the mean of what it thought of"
+    return probs.mT.contiguous()@self.book0.weight[:-1]
 
 @patch
 def frames(self:FlowNAR,
     batch:Batch,
-    codes:Tensor=None, # Book 0, perhaps with faults, (B,T) (default: the batch's)
+    codes:Tensor=None, # Book 0, perhaps with faults, (B,T) (default: the batch's, or how likely each of its entries is)
 )->Tensor: # (B,T,D)
     "What is known of every target frame: the sounding symbol and book 0"
-    if codes is None: codes = batch.codes if batch.codes.is_floating_point() else batch.codes[:,0]
-    text, T = self.text(batch.text, batch.text_len), codes.shape[-1]
+    if codes is None and batch.book0_probs is not None: book0 = self.expected_book0(batch.book0_probs)
+    else: book0 = self.embed_book0(batch.codes[:,0] if codes is None else codes)
+    text, T = self.text(batch.text, batch.text_len), book0.shape[1]
     sounding, places = expand_by_duration(text, batch.durations.float(), T, batch.text_start.float())
     known = (batch.durations.sum(1) > 0)[:,None,None]
-    return self.about(torch.cat([sounding, places], -1))*known + self.embed_book0(codes)
+    return self.about(torch.cat([sounding, places], -1))*known + book0
+
 
 # %% ../nbs/41_flow.ipynb #8d8d3112
 def time_features(

@@ -421,6 +421,11 @@ def room(self:Voice)->float: # Seconds
     goes_on = p is not None and p.text and self.continues
     return self.max_seconds - (self.codec.seconds(p.codes.shape[1]) if goes_on else 0)
 
+@patch(as_prop=True)
+def most_frames(self:Voice)->int:
+    "The same in frames"
+    return self.codec.frames(self.room())
+
 # %% ../nbs/60_infer.ipynb #1f0a16ac
 @patch
 def request(self:Voice,
@@ -444,6 +449,17 @@ def draw(self:Voice,
 
 # %% ../nbs/60_infer.ipynb #00eff2f9
 @patch
+def write_book0(self:Voice,
+    request:Batch, # Of one sentence or several
+    how:Sampling, # speed, best_of, temperature ...
+    generator, # A CPU generator, or a list with one for each sentence
+    soft:bool=False, # How likely each entry was, in place of codes
+)->tuple: # As `AR.generate`: book 0 and durations of each
+    "Ask the AR"
+    drawn = dict(self.draw(how), generator=generator, soft=soft)
+    return self.ar.generate(request, how.best_of, how.speed, **drawn)
+
+@patch
 @one_thread()
 def predict_coarse(self:Voice,
     request:Batch, # From `request`
@@ -452,9 +468,8 @@ def predict_coarse(self:Voice,
     soft:bool=False, # The probabilities of all entries, as a flow of this voice hears them when it speaks
 )->tuple: # Book 0: codes (T,), or if soft (T,n_bins); frames that each token takes (L,)
     "What is said and when: the AR's part"
-    how_drawn = dict(self.draw(how), generator=generator, soft=soft)
-    (codes,), (durations,) = self.ar.generate(request, how.best_of, how.speed, **how_drawn)
-    return codes[:self.codec.frames(self.room())], durations
+    (codes,), (durations,) = self.write_book0(request, how, generator, soft)
+    return codes[:self.most_frames], durations
 
 # %% ../nbs/60_infer.ipynb #c9f9fc76
 @patch
@@ -581,9 +596,8 @@ def speak_abreast(
     v, how = lines[0].voice, lines[0].how
     asked = [l.voice.request(l.text) for l in lines]
     batch = asked[0] if len(asked) == 1 else Batch.stack(asked)
-    drawn = dict(v.draw(how), generator=[l.dice() for l in lines], soft=v.flows)
-    codes, durations = v.ar.generate(batch, how.best_of, how.speed, **drawn)
-    codes = [c[:l.voice.codec.frames(l.voice.room())] for l,c in zip(lines, codes)]
+    codes, durations = v.write_book0(batch, how, [l.dice() for l in lines], soft=v.flows)
+    codes = [c[:l.voice.most_frames] for l,c in zip(lines, codes)]
     clips = sounds(lines, asked, codes, durations)
     for l,clip,frames in zip(lines, clips, durations):
         if l.how.timings: clip.words = l.voice.word_times(l.text, frames)
@@ -832,14 +846,14 @@ def frames_as_they_come(self:Voice, request:Batch, how:Sampling, generator):
     "What to decode of a sentence, a piece at a time, each twice as long as the one before"
     context = self.ar.encode(request, how.speed)
     durations, first, settled, done = context.durations[0], [], None, 0
-    n, most = self.codec.frames(how.chunk), self.codec.frames(self.room())
+    n, most = self.codec.frames(how.chunk), self.most_frames
     def piece(have): # what is new once book 0 has so many frames
         nonlocal settled, done
         settled, z = self.predict_fine(request, torch.cat(first)[:have], durations, settled, generator.initial_seed())
         before, done = done, have
         return z[before:] if z.is_floating_point() else z[:,before:]
-    for codes,_,_,p in self.ar.stream(context, generator=generator, **self.draw(how)):
-        first.append((p if self.flows else codes)[0].clone())
+    for codes,_,_,scores in self.ar.stream(context, generator=generator, **self.draw(how)):
+        first.append(scores[0].softmax(-1) if self.flows else codes[0])
         have = sum(map(len, first))
         if have-done >= n + (0 if done else self.vocoder.ahead) and have <= most:
             yield piece(have)

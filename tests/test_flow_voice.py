@@ -79,13 +79,26 @@ def test_a_flow_hears_how_sure_the_ar_was():
     m, B = flow(), asked()
     codes = torch.arange(12)[None]%m.cfg.n_bins
     sure = F.one_hot(codes, m.cfg.n_bins).float().mT
-    torch.testing.assert_close(m.embed_book0(sure), m.embed_book0(codes))
-    torch.testing.assert_close(m.embed_book0((sure+sure.roll(1, 1))/2),
+    both = (sure+sure.roll(1, 1))/2
+    torch.testing.assert_close(m.expected_book0(sure), m.embed_book0(codes))
+    torch.testing.assert_close(m.expected_book0(both),
         (m.embed_book0(codes)+m.embed_book0((codes+1)%m.cfg.n_bins))/2)
-    make = lambda c: m.generate(replace(B, codes=c), generator=torch.Generator().manual_seed(0))
-    torch.testing.assert_close(make(sure), make(codes[:,None]))
-    with pytest.raises(ValueError, match="add up to 1"): B.with_targets([torch.ones(2, 12)])
-    assert not torch.allclose(make((sure+sure.roll(1, 1))/2), make(codes[:,None]))
+    make = lambda c: m.generate(B.with_targets(c), generator=torch.Generator().manual_seed(0))
+    torch.testing.assert_close(make(sure), make(codes[None]))
+    assert not torch.allclose(make(both), make(codes[None]))
+
+def test_a_batch_holds_codes_and_how_likely_they_were():
+    "The likeliest entries are the codes, for whoever asks for codes; new codes put the probabilities away"
+    B, codes = asked(), torch.arange(12)[None]
+    probs = .8*F.one_hot(codes[0], 16).float().mT + .2/16
+    soft = B.with_targets([probs])
+    assert torch.equal(soft.codes, codes[None]) and torch.equal(soft.book0_probs[0], probs) and soft.n_frames == 12
+    assert soft.with_targets([codes]).book0_probs is None
+    two = Batch.of([[1], [2]]).with_targets([probs, probs[:,:5]])
+    assert two[1:].book0_probs.shape == (1, 16, 5) and two.frame_mask.sum(1).tolist() == [12, 5]
+    for wrong in (torch.ones(2, 12), torch.ones(12)):
+        with pytest.raises(ValueError, match="add up to 1"): B.with_targets([wrong])
+    with pytest.raises(ValueError, match="at least one frame"): B.with_targets([probs[:,:0]])
 
 def test_flow_generates_from_the_noise_it_is_given():
     m = flow()
