@@ -10,7 +10,7 @@
   const tick = setInterval(() => {
     meter.getFloatTimeDomainData(wave);
     const level = Math.min(8, Math.round(8 * Math.sqrt(Math.max(...wave.map(Math.abs)))));
-    const shown = '\u25ae'.repeat(level) + '\u25af'.repeat(8 - level);
+    const shown = '\u2588'.repeat(level) + '\u2591'.repeat(8 - level);
     b.textContent = `Stop ${Math.round((Date.now() - began) / 1000)} s ${shown}`;
   }, 200);
   rec.ondataavailable = e => parts.push(e.data);

@@ -40,7 +40,8 @@ class Studio:
         self.make_voices(w)
         self.make_knobs(w, text)
         self.make_takes(w)
-        self.panel = w.VBox([*self.rows_of_voices, *self.rows_of_knobs, *self.rows_of_takes])
+        parts = {"A voice": self.rows_of_voices, "What it says": self.rows_of_knobs, "Two takes": self.rows_of_takes}
+        self.panel = w.VBox([r for name,rows in parts.items() for r in (w.HTML(f"<b>{name}</b>"), *rows)])
 
     def _ipython_display_(self):
         from IPython.display import display   # here: IPython is there whenever this is called
@@ -99,7 +100,7 @@ def reset(self:Studio):
 def make_takes(self:Studio, w):
     "What was said, to compare"
     self.left, self.right = w.Dropdown(options=[], description="A"), w.Dropdown(options=[], description="B")
-    self.remover, self.undoer = w.Button(description="Remove A"), w.Button(description="Undo")
+    self.remover, self.undoer = (w.Button(description=d, layout=w.Layout(width="7em")) for d in ("Remove A", "Undo"))
     self.out = w.HTML()
     self.rows_of_takes = [_row(w, self.left, self.right, self.remover, self.undoer), self.out]
     for side in (self.left, self.right): side.observe(lambda _: self._show(), "value")
@@ -118,7 +119,8 @@ def make_voices(self:Studio, w):
     self.look = w.HTML()
     self.name = w.Text(placeholder="Another name for it", layout=w.Layout(width="14em"))
     self.renamer, self.deleter = w.Button(description="Rename"), w.Button(description="Delete voice")
-    self.consent = w.Text(placeholder="Before a voice is saved: whose it is and what they agreed to", layout=wide)
+    self.consent = w.Text(placeholder="Before a voice is saved: whose it is and what they agreed to",
+        layout=w.Layout(flex="1 1 18em", width="auto"))
     self.keeper = w.Button(description="Save voice")
     self.rows_of_voices = [_row(w, self.who, self.upload, self.recorder, self.mail), self.words, self.look,
         _row(w, self.name, self.renamer, self.deleter), _row(w, self.consent, self.keeper)]

@@ -1,5 +1,6 @@
 "The studio: what its buttons do, without a browser and in one"
-import base64, os, re, shutil, socket, subprocess, sys, threading, time
+import base64, importlib, os, re, shutil, socket, subprocess, sys, threading, time
+from contextlib import contextmanager
 from datetime import datetime
 from pathlib import Path
 import numpy as np, pytest
@@ -187,50 +188,83 @@ def test_without_ipywidgets():
 
 CHROME = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
 
+NOTEBOOK = Path(__file__).resolve().parents[1]/"examples/studio.ipynb"
+
 @pytest.fixture(scope="module")
-def page(tmp_path_factory):
-    "The studio as Voila serves it, in headless Chromium"
+def browser():
     playwright = pytest.importorskip("playwright.sync_api")
-    pytest.importorskip("voila")
     if CHROME is None: pytest.skip("no Chromium here")
+    with playwright.sync_playwright() as p:
+        browser = p.chromium.launch(executable_path=CHROME, args=["--no-sandbox",
+            "--autoplay-policy=no-user-gesture-required", "--use-fake-device-for-media-stream"])
+        yield browser
+        browser.close()
+
+def free_port():
     with socket.socket() as s:
         s.bind(("127.0.0.1", 0))
-        port = s.getsockname()[1]
-    log = tmp_path_factory.mktemp("voila")/"log.txt"
-    notebook = Path(__file__).resolve().parents[1]/"examples/studio.ipynb"
+        return s.getsockname()[1]
+
+@contextmanager
+def served(command, folder, env):
+    "A server that runs meanwhile, and its log"
+    log = folder/"log.txt"
     with open(log, "w") as out:
-        server = subprocess.Popen([sys.executable, "-m", "voila", str(notebook), "--no-browser", f"--port={port}"],
-            stdout=out, stderr=out, env={**os.environ, "OMP_NUM_THREADS": "1"})
-    try:
-        with playwright.sync_playwright() as p:
-            browser = p.chromium.launch(executable_path=CHROME,
-                args=["--no-sandbox", "--autoplay-policy=no-user-gesture-required"])
-            page = browser.new_page(viewport=dict(width=1000, height=1500))
-            until = time.monotonic()+300
-            while True:
-                try:
-                    page.goto(f"http://127.0.0.1:{port}", timeout=90_000)
-                    break
-                except playwright.Error:
-                    assert server.poll() is None and time.monotonic() < until, log.read_text()[-2000:]
-                    time.sleep(1)
-            page.get_by_role("button", name="Speak").wait_for(timeout=180_000)
-            yield page
-            browser.close()
+        server = subprocess.Popen([sys.executable, "-m", *command], stdout=out, stderr=out, cwd=folder,
+            env={**os.environ, "OMP_NUM_THREADS": "1", **env})
+    try: yield server, log
     finally:
         server.terminate()
-        server.wait(20)
+        server.wait(60)
 
-def test_upload_speak_and_play_in_a_browser(page):
-    with page.expect_file_chooser() as chooser: page.get_by_role("button", name="Upload").click()
+def opened(browser, url, server, log):
+    "A page of a server that may need a while to be there"
+    error = importlib.import_module("playwright.sync_api").Error
+    page = browser.new_context(viewport=dict(width=1000, height=1500), permissions=["microphone"]).new_page()
+    until = time.monotonic()+300
+    while True:
+        try:
+            page.goto(url, timeout=90_000)
+            return page
+        except error:
+            assert server.poll() is None and time.monotonic() < until, log.read_text()[-2000:]
+            time.sleep(1)
+
+@pytest.fixture(scope="module", params=["voila", "jupyterlab"])
+def page(request, browser, tmp_path_factory):
+    "The studio as Voila and as JupyterLab serve it, in headless Chromium"
+    pytest.importorskip(request.param, reason=f"{request.param} is not installed: pip install {request.param}")
+    folder, port = tmp_path_factory.mktemp(request.param), free_port()
+    notebook = shutil.copy(NOTEBOOK, folder)     # JupyterLab writes into what it opens, and a voice is saved beside it
+    voila = request.param == "voila"
+    own = ["studio.ipynb"] if voila else ["--allow-root", "--IdentityProvider.token=", f"--ServerApp.root_dir={folder}",
+        "--LabApp.news_url=None"]
+    command = [request.param, "--no-browser", f"--port={port}", *own]
+    settings = dict(JUPYTERLAB_SETTINGS_DIR=f"{folder}/settings", JUPYTERLAB_WORKSPACES_DIR=f"{folder}/workspaces")
+    with served(command, folder, settings) as (server, log):
+        url = f"http://127.0.0.1:{port}" + ("" if voila else f"/lab/tree/{Path(notebook).name}")
+        page = opened(browser, url, server, log)
+        if not voila:
+            page.locator(".jp-Notebook .jp-CodeCell").first.wait_for(timeout=180_000)
+            page.get_by_text("| Idle").wait_for(timeout=180_000)       # the kernel is there
+            page.locator(".lm-MenuBar-item", has_text="Run").click()
+            page.get_by_text("Run All Cells", exact=True).click()
+        page.get_by_role("button", name="Speak").wait_for(timeout=180_000)
+        page.kind = request.param
+        yield page
+
+def test_upload_speak_play_and_save_in_a_browser(page):
+    with page.expect_file_chooser() as chooser: page.locator("button.widget-upload").click()
     chooser.value.set_files(str(packaged_voice("otis")))
     page.get_by_text("dB below the voice").wait_for(timeout=180_000)
-    page.locator("textarea:visible").first.fill("Good morning. Is it me you hear?")
+    page.locator(".widget-textarea textarea:visible").first.fill("Good morning. Is it me you hear?")
     page.get_by_role("button", name="Speak").click()
     page.locator("img[alt*='take 1']").wait_for(timeout=240_000)
-    page.get_by_label("Seed").fill("2")
+    page.get_by_label("Seed").click(click_count=3)
+    page.keyboard.type("2")                      # as a person would: a box that is filled by a script tells nobody
     page.get_by_role("button", name="Speak").click()
     page.locator("img[alt*='take 2']").wait_for(timeout=240_000)
+    page.locator("div:has(> a[download])", has_text="seed 2, temperature own").last.wait_for(timeout=20_000)
     takes = page.locator("div:has(> a[download]) > audio")
     assert takes.count() == 2
     for i in range(2):   # they last, and they play
@@ -238,9 +272,31 @@ def test_upload_speak_and_play_in_a_browser(page):
             a.onplaying = () => setTimeout(() => { a.pause(); r(a.currentTime) }, 300);
             a.play() })""") > 0
         assert 1 < takes.nth(i).evaluate("a => a.duration") < 6
+    with page.expect_download() as sound: page.locator("a[download='take-1.flac']").click()
+    assert 1 < Clip.load(sound.value.path()).seconds < 6
+    page.get_by_placeholder("Before a voice is saved").fill("My own voice, for my own use.")
+    page.get_by_role("button", name="Save voice").click()
+    with page.expect_download(timeout=60_000) as kept: page.locator("a[download='otis.voice']").click()
+    assert Voice.load(kept.value.path()).prompt.consent == "My own voice, for my own use."
+    photograph(page, "")
+
+def photograph(page, what):
     if folder := os.environ.get("HARMONICA_SHOTS"):
-        page.screenshot(path=f"{folder}/studio.png", full_page=True)
-        page.set_viewport_size(dict(width=360, height=780))
-        page.screenshot(path=f"{folder}/studio-phone.png", full_page=True)
+        page.screenshot(path=f"{folder}/{page.kind}{what}.png", full_page=True)
+
+def test_record_in_a_browser(page):
+    "Chromium's own microphone beeps once a second"
+    button = page.locator("button[onclick]")
+    button.click()
+    page.get_by_text(re.compile("^Stop 4 s")).wait_for(timeout=60_000)
+    photograph(page, "-recording")
+    button.click()
+    page.get_by_text(re.compile("heard recording 1")).wait_for(timeout=60_000)
+    assert button.text_content() == "Record"
+    page.locator("option:checked", has_text="recording 1").wait_for(state="attached", timeout=20_000)
+
+def test_a_phone_need_not_scroll_sideways(page):
+    if page.kind != "voila": pytest.skip("JupyterLab itself is made for wide screens")
     page.set_viewport_size(dict(width=360, height=780))
+    photograph(page, "-phone")
     assert page.evaluate("document.documentElement.scrollWidth") <= 360, "it scrolls sideways on a phone"
