@@ -9,7 +9,7 @@ __all__ = ['Clip', 'packaged_voices', 'packaged_voice', 'save_clips', 'Encoder',
            'load_codec', 'register_codec']
 
 # %% ../nbs/00_codec.ipynb #e2b95be0
-import base64, errno, hashlib, html, io, json, math, os, shutil, socket, struct, subprocess, tempfile
+import base64, errno, hashlib, html, io, json, math, os, shutil, struct, subprocess, tempfile
 from contextlib import nullcontext
 from importlib import import_module
 from importlib.resources import files
@@ -19,6 +19,7 @@ import numpy as np, soundfile as sf, torch
 import torch.nn.functional as F
 from torch import nn, Tensor
 from fastcore.basics import patch, store_attr
+from .files import write_safely
 
 # %% ../nbs/00_codec.ipynb #da73af66
 def _check_rate(rate):
@@ -202,10 +203,9 @@ def _converted(src, name, nothing):
                      "or install ffmpeg, or convert it elsewhere to WAV, FLAC, OGG or MP3")
 
 # %% ../nbs/00_codec.ipynb #8b7c29ec
-def _full(place=None):
-    "For a full disk, or folder of temporary files: half a recording must not pass for the whole"
-    other = "choose another folder" if place else "set TMPDIR to another folder"
-    return ValueError(f"disk full at {place or tempfile.gettempdir()}: make room there, or {other}")
+def _full():
+    "For a full folder of temporary files: half a recording must not pass for the whole"
+    return ValueError(f"disk full at {tempfile.gettempdir()}: make room there, or set TMPDIR to another folder")
 
 def _by_ffmpeg(src, failed):
     with tempfile.TemporaryDirectory() as d:
@@ -478,18 +478,7 @@ def save_clips(
     if path.is_dir(): raise ValueError(f"'{path}' is a folder: give the name of a file to write")
     first = next(clips, None)
     if first is None: raise ValueError("no clips to save: give at least one")
-    tmp = path.with_name(f".{path.name}.{os.getpid()}@{socket.gethostname()}.tmp")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        _write_clips(tmp, kind, chain([first], clips), path)
-        os.replace(tmp, path)
-    except OSError as e:
-        if e.errno == errno.ENOSPC: raise _full(path) from None
-        why = f"'{path}' can't be written ({e.strerror or e})"
-        raise ValueError(f"{why}: choose a folder you may write to") from None
-    finally:
-        if os.path.exists(tmp): tmp.unlink()
-    return path
+    return write_safely(path, lambda tmp: _write_clips(tmp, kind, chain([first], clips), path))
 
 @patch
 def save(self:Clip,
