@@ -26,12 +26,23 @@ _L = {k: v.split() for k,v in _T["lists"].items()}
 def _alts(words): return "|".join(re.escape(w) for w in sorted(words, key=len, reverse=True))   # longest first
 
 _parts = dict(files="|".join(_L["files"]), hosts=_alts(_L["hosts"]), tlds=_alts(_L["domains"]),
-              word_domains=_alts(_L["domains_that_are_words"]))
+              word_domains=_alts(_L["domains_that_are_words"]), versioned=_alts(_L["versioned"]),
+              in_millions="|".join(_L["in_millions"]))
+
+def _filled(pattern): return re.compile(re.sub("«(.+?)»", lambda m: _parts[m[1]], pattern))
 
 @cache
 def _re(name):
     "A long pattern by its name, with its parts («num», «month») filled in"
-    return re.compile(re.sub("«(.+?)»", lambda m: _parts[m[1]], _patterns[name]))
+    return _filled(_patterns[name])
+
+@cache
+def _swaps(name): return [(_filled(pattern), words) for pattern,words in _patterns["swaps"][name]]
+
+def _swap(name, text):
+    "Put words in the place of each pattern of a list"
+    for pattern,words in _swaps(name): text = pattern.sub(words, text)
+    return text
 
 # %% ../nbs/10_text.ipynb #0aa4ca10
 _break_tags, _tags = set(_L["tags_that_break"]), set(_L["tags"])
@@ -191,7 +202,7 @@ def _many(unit):
     "More than one of a unit"
     if unit in _T["units_many"]: return _T["units_many"][unit]
     first, *rest = unit.split()
-    if " per " in unit or rest and first in ("degree", "part"): return " ".join([_many(first), *rest])
+    if " per " in unit or " of " in unit or rest and first in ("degree", "part"): return " ".join([_many(first), *rest])
     *rest, last = unit.split()
     return " ".join([*rest, _T["units_many"].get(last) or _plural(last)])
 
@@ -288,12 +299,12 @@ def _am_pm(ap): return f" {ap[0].upper()} M" if ap else ""
 
 def _minutes(h, n, ap):
     if n: return (" oh " if n < 10 else " ") + number(str(n))
-    return "" if ap else " o'clock" if 1 <= h <= 12 else " hundred hours" if h else " hours"
+    return "" if ap else " o'clock" if 1 <= h <= 12 else " hundred"
 
 def _clock(m):
     h, mins, secs, ap, zone = int(m[1]), int(m[2] or 0), m[3], m[4], m[5]
     if h > 24 or mins > 59 or int(secs or 0) > 59: return m[0]
-    words = number(str(h)) + _minutes(h, mins, ap)
+    words = "midnight" if h%24 == 0 and not mins and not ap else number(str(h)) + _minutes(h, mins, ap)
     if secs and int(secs): words += f" and {_amount(secs.lstrip('0'), 'second')}"
     return words + _am_pm(ap) + (" " + " ".join(zone.strip()) if zone else "") + _stop(m)
 
@@ -302,7 +313,9 @@ def _o_clock(s, ap):
     return number(h) + ("" if mins in ("", "00") else _minutes(int(h), int(mins), ap)) + _am_pm(ap)
 
 def _lasted(h, m, s):
-    return " ".join(_amount(str(int(n)), unit) for n,unit in ((h, "hour"), (m, "minute"), (s, "second")) if n)
+    return " ".join(_amount(str(int(n)), unit) for n,unit in ((h, "hour"), (m, "minute"), (s, "second")) if int(n or 0))
+
+def _timed(m): return m[0] if _re("at_a_time").search(m.string[max(0, m.start()-8):m.start()]) else _lasted(*m.groups())
 
 def _verse(m): return f"{m[1]} {number(m[2])} {number(m[3])}" + (f" to {number(m[4])}" if m[4] else "")
 
@@ -316,12 +329,15 @@ def times(text:str)->str:
     text = _re("bible_verse").sub(_verse, text)
     text = _re("day_before_time").sub(lambda m: _T["days"][m[1]], text)
     text = _re("hour_range").sub(lambda m: f"{_o_clock(m[1], m[2])} to ", text)
+    text = _re("timed").sub(_timed, text)
+    text = _re("every_hours").sub(lambda m: f"every {number(m[1])} hours", text)
     text = _re("clock_range").sub(lambda m: f"{m[1]}{m[2] or ''} to ", text)
     text = re.sub(rf"(?<![\d:.])(\d{{1,2}}):(\d\d)(?::(\d\d))?(?:{_ap})?{_zone}?(?![\d:])", _clock, text)
     text = re.sub(rf"(?<![\d:.,$£€])(\d{{1,2}})(?:\.(\d\d))?(){_ap}{_zone}?", _clock, text)
     text = _re("lasted").sub(lambda m: _lasted(m[1], m[2], m[3]), text)
     text = re.sub(r"(?<![\w.])(\d+)h([0-5]\d)\b", lambda m: _lasted(m[1], m[2], None), text)
     text = re.sub(r"(?<![\w.])(\d+) ?m(?:in)? ?(\d+) ?s\b", lambda m: _lasted(None, m[1], m[2]), text)
+    text = re.sub(r"\b(2[5-9]|[3-9]\d):([0-5]\d)\b(?!:)", r"\1 \2", text)     # minutes and seconds
     return re.sub(r"\b(\d+):(\d+)\b", r"\1 to \2", text)             # a score, a ratio
 
 # %% ../nbs/10_text.ipynb #9404e500
@@ -433,12 +449,14 @@ _parts |= dict(unit=_unit, each=_alts(_each), long_unit=_alts(u for u in _units 
                word_unit=_alts(k for k in _units if (len(k) > 1 or k == "m") and k.isalpha()))
 
 # %% ../nbs/10_text.ipynb #43e16aa3
+_volumes = "ml mL cl cL dl dL l L".split()
+
 def _no_unit(n, gap, unit, before, after):
     "Is it a letter for something else?"
     if gap and unit in _scale_units: return True
     if unit == "x" and (re.match(r" ?[-+=*/^]| (?:plus|minus|equals|times)\b", after)
         or re.search(r"(?:equals|plus|minus|times|=) ?$", before)): return True
-    if gap and unit in ("A", "s", "N", "J", "V", "W") and re.match(r"[a-z]| [A-Z]", after): return True
+    if gap and unit in ("A", "s", "N", "J", "V", "W") and re.match(r"[a-z]| (?![AD]C\b)[A-Z]", after): return True
     if unit == "K" and re.match(r" (?:video|TV|resolution|monitor|screen|display|camera|movie)", after): return True
     return unit == "s" and (re.fullmatch(r"[1-9]\d?0|\d{4}", n) or _re("decade_before").search(before))
 
@@ -448,6 +466,7 @@ def _measure(m):
     if _no_unit(n, gap, unit, before, after): return m[0]
     door = unit in ("A", "B", "V", "W", "N") and (re.match(r" [A-Z][a-z]", after) or _re("door").search(before))
     if door: return f"{n} {unit}"
+    if unit == "m" and not gap and re.match(rf" (?:{_parts['in_millions']})\b", after): unit = "M"
     one, many = _units[unit]
     single = n == "1" or gap == "-" or _re("one_of").search(before) and _re("no_noun").match(after) and not per
     words = f"{number(n)} {one if single else many}" + (f" per {_each[per]}" if per else "")
@@ -458,7 +477,9 @@ def _feet_inches(m):
     inches = number(m[2]) if '"' in m[0] else _amount(m[2], "inch")
     return f"{_amount(m[1], 'foot')} {inches}"
 
-def _inches(m): return f"{number(m[1])} inch" if _re("no_noun").match(m.string[m.end():]) else _amount(m[1], "inch")
+def _inches(m):
+    before_a_noun = re.match(r" \d", m.string[m.end():]) or _re("no_noun").match(m.string[m.end():])
+    return f"{number(m[1])} inch" if before_a_noun else _amount(m[1], "inch")
 
 def _stones(m):
     "11st 4lb is a weight, 21st a rank"
@@ -481,8 +502,13 @@ def _unit_range(m):
     return number(m[1]) + (f" {_units[m[2]][m[1] != '1']}" if other else "") + " to "
 
 def _fraction_of(m):
-    fits = 0 < int(m[2]) < int(m[3]) and (m[4] == "in." or m[4] not in _close)
-    return f"{_fraction(m[1], m[2], m[3])} {_units[m[4]][bool(m[1])]}" if fits else m[0]
+    if m[4] in _close and m[4] != "in." or not int(m[2])*int(m[3]): return m[0]
+    return f"{_fraction(m[1], m[2], m[3])} {_units[m[4]][bool(m[1]) or int(m[2]) > int(m[3])]}"
+
+def _or_per(m):
+    "200 g/7 oz are the same twice, 5 mg/5 ml is how strong it is"
+    per = re.fullmatch("10+", m["n"]) or m["b"] in _volumes and m["a"] not in _volumes
+    return f"{m[1]}{m['a']} {'per' if per else 'or'} "
 
 def _by(m): return re.sub(r" ?[x×] ?", " by ", m[0])
 
@@ -496,14 +522,17 @@ def _size(s):
 def measures(text:str)->str:
     "Say units, percentages, degrees"
     text = _re("feet_inches").sub(_feet_inches, text)
+    text = re.sub(r"(?<=°[CF]) ?/ ?(?=\d|gas)", " or ", text)
+    if "°" in text: text = re.sub(r"(?<=\d) ?K\b", " kelvin", text)
+    text = _re("fraction_range").sub(lambda m: f"{_fraction(*m.groups())} to ", text)
     text = _re("coordinates").sub(_coordinates, text)
     text = re.sub(r"(\d+(?:\.\d+)?)\s?°\s?([NSEW])\b", _degrees, text)
-    if text.count('"') % 2: text = re.sub(r"(?<![\w.])(\d+(?:\.\d+)?)\"(?=\s[a-z])", _inches, text)
+    if text.count('"') % 2: text = re.sub(r"(?<![\w.])(\d+(?:\.\d+)?)\"(?=\s[a-z\d])", _inches, text)
     text = re.sub(r"(?<![\w.^-])(\d{2,3}(?:\.\d)?)([CF])\b(?!['.]\w)", _warmth, text)
     text = re.sub(r"(?<![\w.,])(\d{1,2}) ?st( (?=\d{1,2} ?lbs?\b)|\b(?=[.,;:!?)]|$))", _stones, text)
     text = _re("unit_range").sub(_unit_range, text)
     text = _re("by_units").sub(r"\1 by ", text)
-    text = re.sub(rf"(?<=\d)( ?(?:{_unit}))/(?=10+ ?(?:{_unit})(?!\w))", r"\1 per ", text)
+    text = _re("or_per").sub(_or_per, text)
     text = _re("feet_range").sub(lambda m: f"{number(m[1])} to {number(m[2])} feet", text)
     text = _re("feet").sub(lambda m: _amount(m[1], "foot"), text)
     text = _re("by_numbers").sub(_by, text)
@@ -543,21 +572,14 @@ _parts["term"] = rf"(?:[-–]?(?:{_num})(?:\^[-–+]?\d+|[a-zA-Z](?:\^\d+)?(?![\
 
 def maths(text:str)->str:
     "Say sums, powers and roots"
-    text = _re("by_numbers").sub(_by, text)                                     # 1024 × 768 px
+    text = _re("by_numbers").sub(_by, _swap("sums", text))                      # 1024 × 768 px
     text = _re("power_of_ten").sub(lambda m: f" {_raised(m[1])}", text)          # 10^8 m
     text = _re("exponent").sub(lambda m: f"{number(m[1])} times ten {_raised(m[2])}", text)
     text = _re("spaced_number").sub(lambda m: m[0].replace(" ", ""), text)      # 1 000 000
-    text = re.sub(r"\b([a-z])\(([a-z\d]{1,2})\)", r"\1 of \2", text)
-    text = re.sub(r"√\s?\(?(?=[\w.])", " square root of ", text)
     text = _re("equation").sub(lambda m: _sum(m) if re.search(r"[\d+*/^-]", m[0]) else m[0], text)
     text = re.sub(r"(?<=[\d)])\s?\*\*\s?(?=[\d(])", "^", text)
-    text = _re("chain").sub(lambda m: _sum(m) if re.search("[+*×÷]", m[0]) else m[0], text)
-    text = re.sub(r"(?<=[\d)])\s?[*×]\s?(?=[-\d(]|[a-z]\b)|(?<=\b[a-z])\*(?=[a-z]\b)|(?<=\d) x (?=\d)", " times ", text)
-    text = re.sub(r"(?<=[\d)])\s?÷\s?(?=[\d(])", " divided by ", text)
-    text = re.sub(r"(?<=[\d)])\s?\+\s?(?=[\d(])", " plus ", text)
-    text = re.sub(r"(?<![\w.,/^])(\d+) - (\d+)(?![\w/]|[.,]\d)", _span, text)
-    text = re.sub(r"(?<=\^\d) [-–] (?=\d)", " minus ", text)
-    text = re.sub(r"(?<![\w)\].,'\"$£€¥%°^-])-(?=\.?\d)", "minus ", text)
+    text = _swap("products", _re("chain").sub(lambda m: _sum(m) if re.search("[+*×÷]", m[0]) else m[0], text))
+    text = _swap("minus", re.sub(r"(?<![\w.,/^])(\d+) - (\d+)(?![\w/]|[.,]\d)", _span, text))
     return re.sub(r"(?<![\w/.])(\d+)/(\d+)(?![\w/]|\.\d)", _divided, text)
 
 # %% ../nbs/10_text.ipynb #269225bf
@@ -576,6 +598,8 @@ def _fraction(whole, a, b):
 def _plain(m):
     s = m[0]
     if "," in s or "." in s or len(s) != 4: return number(s)
+    named = re.search(r"\b[A-Z]{2,4} $", m.string[max(0, m.start()-6):m.start()])                    # RTX 4090
+    if named and s[0] != "0" and s[2] != "0": return f"{number(s[:2])} {number(s[2:])}"
     dated = _re("dated").search(m.string[max(0, m.start()-8):m.start()])
     return _year(int(s)) if 1100 <= int(s) <= 2099 or 1000 < int(s) < 1100 and dated else number(s)
 
@@ -590,34 +614,24 @@ def _rank(m):
     n = m[1].replace(",", "")
     return (ordinal(int(n)) if len(m[1]) < 16 else number(m[1])) + (" to" if m[2] else "")
 def _season(m): return f"{_year(int(m[1]))} slash {_year(int(m[2])) if len(m[2]) == 4 else number(m[2])}"
-def _version(m): return " point ".join(number(p) for p in m[1].split("."))
+def _version(s): return " point ".join(number(p) for p in s.split("."))
 
 def numbers(text:str)->str:
     "Say every number still left"
-    text = re.sub(r"#(?=\d+[A-Za-z]{3})", " hashtag ", text)                              # #100days
-    text = re.sub(r"(?<=\d)\.x\b", " point x", text)                                    # 18.x
-    text = re.sub(r"(?<=[A-Za-z]\d)-(?=\d+[A-Z]\b)", " ", text)                          # i7-12700K
+    text = _swap("numbers", text)
     text = re.sub(r"(?<=[A-Z]\d)[A-Z]{2,3}(?=\d|\b)", lambda m: " ".join(m[0]), text)     # H2SO4
-    text = re.sub(r"(?<![\w.-])(50|20)-\1(?![\w.-])", r"\1 \1", text)
     text = re.sub(r"(?<![\w.-])\d(?:-\d){2}(?![\w-]|\.\d)", lambda m: digits(m[0]), text)     # 4-4-2
+    text = _re("thousands").sub(lambda m: m[1].replace(".", ","), text)
+    text = _re("version").sub(lambda m: m[1] + _version(m[2]), text)
+    text = _re("in_pairs").sub(lambda m: m[1] + _number_of_a_house(m[2]), text)
     text = _re("lines_of_video").sub(lambda m: f"{_number_of_a_house(m[1])} {m[2]}", text)
-    text = re.sub(r"(?<![\w./])(\d{1,3}/\d{1,3})(?:rd|th|nd|st)s?\b", r"\1", text)
-    text = re.sub(r"(?<=\d)('?s)\s?[-–]\s?(?='?\d{2,4}'?s\b)", r"\1 to ", text)
-    text = _re("decade").sub(_decade, text)
-    text = _re("ordinal_number").sub(_rank, text)
-    text = re.sub(r"(?<=[a-z]th to|[a-z]rd to|[a-z]st to|[a-z]nd to)(?=\w)", " ", text)
-    text = _re("year_slash").sub(_season, text)
-    text = re.sub(r"(?<![\w.])-(?=\d+/\d)", "minus ", text)
-    text = re.sub(r"(?<=\d)(/\d+)\s?[-–]\s?(?=\d+/\d)", r"\1 to ", text)
+    text = _re("ordinal_number").sub(_rank, _re("decade").sub(_decade, text))
+    text = _swap("ranks", _re("year_slash").sub(_season, text))
     text = re.sub(r"(?<![\w./-])(\d+[ -])?(\d{1,3})/(\d{1,4})(?![\w/]|\.\d)", lambda m: _fraction(*m.groups()), text)
-    text = re.sub(r"\b(\d{1,3}(?:\.\d{1,3}){2,})\b", _version, text)
+    text = re.sub(r"\b(\d{1,3}(?:\.\d{1,3}){2,})\b", lambda m: _version(m[1]), text)
     text = re.sub(r"\b([A-Za-z]+)-?(\d{3,}|0\d)(?:-(\d{3,}))?(?=[A-Za-z-]*\b)(?!,\d|\.\d)", _serial, text)
-    text = re.sub(r"(?<=\d)\s?–\s?(?=[\d.])|(?<=\d)-(?=[\d.]+\b(?!-))(?<!-\d-)", " to ", text)
     text = _re("letter_range").sub(lambda m: f"{m[1] or m[3]} to {m[2] or m[4]}", text)
-    text = re.sub(r"#\s?(?=\d)", " number ", text)
-    text = re.sub(r"(?<![\w)'-])[-–](?=\.?\d)", "minus ", text)
-    text = re.sub(r"(?<=[A-Za-z])-?(?=\d)|(?<=\d)(?=[A-Za-z])", " ", text)            # B2B, mp3, COVID-19
-    return re.sub(_num, lambda m: " " + _plain(m) + " ", text)
+    return re.sub(_num, lambda m: " " + _plain(m) + " ", _swap("between_numbers", text))
 
 # %% ../nbs/10_text.ipynb #0ee36e02
 _titles, _abbr, _before_number, _streets = _T["titles"], _T["abbreviations"], _T["before_a_number"], _T["streets"]
@@ -644,6 +658,7 @@ def _postal(m): return f" {_T['states'][m[1]]} {digits(m[2])}" + (f", {digits(m[
 def addresses(text:str)->str:
     "Say houses, streets, states and postal codes"
     text = _re("address").sub(_address, text)
+    text = re.sub(r"(?<=\d(?:st|nd|rd|th) )[Ff]l\b\.?(?! oz)", "floor", text)
     text = _re("house").sub(lambda m: _number_of_a_house(m[1]) + " ", text)
     text = _re("postal_code").sub(_postal, text)
     text = re.sub(rf"(?<=[a-z], )({_parts['states']})\b(?=\s*(?:$|[.,;:!?)]))", lambda m: _T["states"][m[1]], text)
@@ -786,7 +801,7 @@ def _calmed(m):
 # %% ../nbs/10_text.ipynb #b9e0ae2e
 def calm(text:str)->str:
     "A text that shouts throughout is read as if it did not; its abbreviations are still spelled"
-    text = re.sub(r"(?<![\w.'-])i(?![\w.-])", "I", text)
+    text = _re("you").sub(lambda m: "you" if m[0] == "u" else "are", _swap("calm", text))
     text = _re("month_loud").sub(lambda m: m[0].capitalize(), text)
     letters = re.findall(r"[A-Za-z]+", text)
     loud = [w for w in letters if len(w) > 1 and w.isupper()]
@@ -851,14 +866,11 @@ _compared = {"!": " ≠ ", "<": " ≤ ", ">": " ≥ "}
 
 def code(text:str)->str:
     "Say what stands for a word in a program: comparisons, and, or, not, hexadecimal numbers"
-    if not set(text) & set("<>=&|*#:") and "0x" not in text.lower(): return text
+    if not set(text) & set("<>=&|*#:-❤♥") and "0x" not in text.lower(): return text
+    option = lambda m: f"dash {' '.join(m[1].upper())}"
+    text = _re("short_option").sub(option, _swap("hearts_and_options", text))
     text = re.sub(r"\s?([!<>])==?(?=\s?[\w\"'([-])\s?", lambda m: _compared[m[1]], text)
-    text = re.sub(r"(?<=[\w)\]\"']) ===? (?=[\w\"'([-])|(?<=[\w)\]\"'])===?(?=[\w\"'([-])", " = ", text)
-    text = re.sub(r"(?<=[(&|=] )!(?=[A-Za-z(])|(?<=\()!(?=[A-Za-z(])", "not ", text)
-    text = re.sub(r"(?<=\S) && (?=\S)|(?<=\w)&&(?=\w)", " and ", text)
-    text = re.sub(r"(?<=\S) \|\| (?=\S)|(?<=\w)\|\|(?=\w)", " or ", text)
-    text = re.sub(r"(?<=\w)::(?=\w)", " ", text)
-    text = re.sub(r"(?<=\b[A-Za-z])\*\*(?=\d|[A-Za-z]\b)", "^", text)
+    text = _swap("code", text)
     text = re.sub(r"\b0[xX](?=\w*\d|\w*[A-F]{2})([\dA-Fa-f]+)\b", lambda m: f"zero x {_grouped(m[1])}", text)
     colour = r"(?<!\w)#(?=[A-Fa-f]*\d)(?=\d*[A-Fa-f])([\dA-Fa-f]{6})\b"
     return re.sub(colour, lambda m: f"hash {_grouped(m[1])}", text)
@@ -933,26 +945,13 @@ _signs = _T["signs"]
 def signs(text:str)->str:
     "Say symbols that stand for a word"
     text = _re("grade").sub(lambda m: f"{m[1] or m[2] or m[3]} minus", text)
-    text = re.sub(r"\b([A-G])#(?!\w)", r"\1 sharp", text)
     text = re.sub(r"#([A-Za-z]\w*)", lambda m: "hashtag " + re.sub(r"(?<=[a-z])(?=[A-Z])", " ", m[1]), text)
-    text = re.sub(r"(?<=[A-Za-z])\s?/\s?(?=[A-Za-z])", " slash ", text)
-    text = re.sub(r"<-|->|=>|={2,}|-{3,}|~{2,}|\+{3,}|\[\s?\]", " ", text)
-    return re.sub("|".join(map(re.escape, _signs)), lambda m: f" {_signs[m[0]]} ", text)
+    return re.sub("|".join(map(re.escape, _signs)), lambda m: f" {_signs[m[0]]} ", _swap("signs", text))
 
 # %% ../nbs/10_text.ipynb #0eace253
 def marks(text:str)->str:
     "Keep the marks that are heard, one at a time"
-    text = re.sub(r"\.(?:\s*\.)+(?=\s+[a-z])", ",", text)             # trailing off ...
-    text = re.sub(r"(?<=[A-Za-z]):(?=[A-Za-z])", " ", text)
-    text = re.sub(r"\s*[\[({\])}]\s*(?=[.,;:!?]|$)", "", text)
-    text = re.sub(r"\s*[\[({\])}]\s*", ", ", text)
-    text = _re("small_quote").sub("", text)
-    text = re.sub(r"(?<![A-Za-z])'+|'+(?![A-Za-z])|'(?=')", " ", text)
-    text = re.sub(r"\s*–[\s–]*|\s+-+\s+|--+", " – ", text)
-    text = re.sub(r"(?<![A-Za-z])-+|-+(?![A-Za-z])", " ", text)
-    text = re.sub(r"[^A-Za-z' .,?!;:–\U000F0000-\U000FFFFD-]", " ", text)
-    text = re.sub(r"\s+", " ", text)
-    text = re.sub(r"(?: ?[.,;:!?–])+", _loudest, text)
+    text = re.sub(r"(?: ?[.,;:!?–])+", _loudest, _swap("marks", text))
     return re.sub(r"\s+", " ", re.sub(r"^[ .,;:!?–-]+", "", text)).strip()
 
 def _loudest(m):

@@ -25,7 +25,7 @@ It is -5 today. | It is minus five today.
 1234567890123456789 | one two three four five six seven eight nine zero one two three four five six seven eight nine
 I have 3 cats. | I have three cats.
 I have 3, 4 or 5. | I have three, four or five.
-12.345.678 apples | twelve point three hundred and forty-five point six hundred and seventy-eight apples
+12.345.678 apples | twelve million three hundred and forty-five thousand six hundred and seventy-eight apples
 1,5 | one, five
 # ranks
 1st | first
@@ -82,7 +82,7 @@ at 3:30 pm today | at three thirty P M today
 9 a.m. sharp | nine A M sharp
 It was 6 p.m. He left. | It was six P M. He left.
 6 p.m. Monday | six P M Monday
-7:30:15 | seven thirty and fifteen seconds
+7:30:15 | seven hours thirty minutes fifteen seconds
 5 o'clock | five o'clock
 16:9 | sixteen to nine
 25:99 | twenty-five to ninety-nine
@@ -307,7 +307,7 @@ straße | strasse
 an α particle | an alpha particle
 soft\u00adhyphen | softhyphen
 full\u200bwidth ＡＢＣ | fullwidth A B C
-I ❤ you 🙂 | I you
+I ❤ you 🙂 | I love you
 """
 CASES = [tuple(p.strip() if i else p.strip("\n")[:-1] for i,p in enumerate(l.split("|")))
     for l in CASES.strip().split("\n") if not l.startswith("#") or "|" in l]

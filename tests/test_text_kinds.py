@@ -183,7 +183,7 @@ Dec-25-2020 | December twenty-fifth, twenty twenty
 You may 5 times | You may five times
 # Ranges
 9am-5pm | nine A M to five P M
-9:00-17:00 | nine o'clock to seventeen hundred hours
+9:00-17:00 | nine o'clock to seventeen hundred
 Mon-Fri | Monday to Friday
 January 5-10 | January fifth to tenth
 5-10 January | the fifth to tenth of January
@@ -276,13 +276,72 @@ the $5 for tea | the five dollars for tea
 Genesis 1:1-3 | Genesis one one to three
 John 3:16 | John three sixteen
 10.5.2 | ten point five point two
-v2.10 | version two point one zero
+v2.10 | version two point ten
 \x1b[31mred\x1b[0m text | red text
 \ud800half | half
 half\udc00 | half
 a\x00b | a b
 a \u03a2 b | a b
 x\u202e y | x y
+# News, mail, recipes, code, sports, finance, chat, addresses, medicine, timetables
+Python 3.11 is out. | Python three point eleven is out.
+Python>=3.10 or Ubuntu 22.04 | Python at least three point ten or Ubuntu twenty-two point zero four
+A Python 3.5 meters long | A Python three point five meters long
+We meet at 18:00. | We meet at eighteen hundred.
+15:00-16:30 CET | fifteen hundred to sixteen thirty C E T
+24:00 | midnight
+He finished in 2:00:35. | He finished in two hours thirty-five seconds.
+At 7:30:15 the bell rang. | At seven thirty and fifteen seconds the bell rang.
+from 07:30:15 on | from seven thirty and fifteen seconds on
+in 38:42 | in thirty-eight forty-two
+120/80 mmHg | one hundred and twenty over eighty millimeters of mercury
+118 / 76 mm Hg | one hundred and eighteen over seventy-six millimeters of mercury
+500mg q12h | five hundred milligrams every twelve hours
+54 y/o | fifty-four years old
+Sales grew 5% y/y. | Sales grew five percent year over year.
+Continue? Y/N | Continue? yes or no
+rates rose 25 bps | rates rose twenty-five basis points
+EUR/USD and P/E | E U R U S D and P E
+Pass --flag and -v. | Pass dash dash flag and dash V.
+git commit -m "fix" | git commit dash M fix
+ls -la | ls dash L A
+He came --or so it seemed-- too late. | He came – or so it seemed – too late.
+I <3 you | I love you
+I ❤️ NY | I love N Y
+x <3 | x less than three
+love you <3 | love you
+u r gr8, see u 2nite | you are great, see you tonight
+how r u? | how are you?
+the vectors u and v | the vectors u and v
+the u in cup | the u in cup
+c u at 7ish | see you at seven ish
+Mon-Fri 9am-5:30pm | Monday to Friday nine A M to five thirty P M
+dep. 09:05, plat. 3 | departs nine oh five, platform three
+Thurs 12/5 | Thursday December fifth
+Invoice #INV-2024 | Invoice number I N V two zero two four
+HTTP 404 on port 8080 | H T T P four oh four on port eighty eighty
+localhost:3000/users | localhost colon three zero zero zero slash users
+room 101 | room one oh one
+RTX 4090 | R T X forty ninety
+ISO 9001 | I S O nine thousand and one
+1.000.000 | one million
+12 V DC | twelve volts D C
+500 BCE – 200 CE | five hundred B C E to two hundred C E
+180°C/350°F | one hundred and eighty degrees Celsius or three hundred and fifty degrees Fahrenheit
+1.5m people | one point five million people
+1.5m of rope | one point five meters of rope
+Rm 4B, 3rd fl. | room four B, third floor
+200g/7oz flour | two hundred grams or seven ounces flour
+5 mg/5 ml | five milligrams per five milliliters
+1½-2 hrs | one and a half to two hours
+take 2 x 200mg | take two times two hundred milligrams
+$1.49 est. | one dollar and forty-nine cents estimated
+est. 1895 | established eighteen ninety-five
+Hwy 101 N | Highway one oh one N
+100 °C (373 K) | one hundred degrees Celsius, three hundred and seventy-three kelvin
+O(n log n) | O of n log n
+a 27" 4K monitor | a twenty-seven inch four K monitor
+y = -x | y equals minus x
 """
 KINDS = [(w.replace("\\n", "\n").encode("utf8", "surrogatepass").decode("utf8", "surrogatepass"), s)
     for l in KINDS.strip().split("\n") if l.count(" | ") for w,s in [l.rsplit(" | ", 1)]]
