@@ -32,7 +32,8 @@ STYLE = """<style>
   @media (max-width: 50rem) {
     body { display: block; padding: 1rem; }
     nav.site { position: static; max-height: none; }
-    .jp-Notebook, .jp-Cell { padding-left: 0 !important; padding-right: 0 !important; }
+    .jp-Cell { padding-left: 0 !important; padding-right: 0 !important; }
+    body.jp-Notebook { padding: .8rem !important; }
   }
   @media (prefers-color-scheme: dark) {
     DARK

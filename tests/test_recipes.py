@@ -1,5 +1,5 @@
 "Configs are checked to the last key; a run can be stopped, resumed, exported and used again"
-import dataclasses, json
+import dataclasses, json, shutil
 from functools import partial
 from pathlib import Path
 import numpy as np, pytest, torch
@@ -321,6 +321,36 @@ def test_what_was_tried_can_be_read():
     missing = [r["tried"] for r in rows if r["tried"].replace("`", "") not in shown.replace("<code>",
         "").replace("</code>", "")]
     assert not missing, f"not in the table of 55_recipes: {missing}: python benchmarks/tried.py"
+
+def test_what_was_tried_can_be_searched():
+    "The lists and the box above the table hide what does not fit, in headless Chromium"
+    import yaml
+    playwright = pytest.importorskip("playwright.sync_api")
+    chrome = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
+    if chrome is None: pytest.skip("no Chromium here")
+    root = Path(__file__).resolve().parents[1]
+    rows = yaml.safe_load((root/"benchmarks/tried.yaml").read_text(encoding="utf8"))
+    cells = json.loads((root/"nbs/55_recipes.ipynb").read_text(encoding="utf8"))["cells"]
+    table = next(h for c in cells for o in c.get("outputs", [])
+        if 'class="tried"' in (h := "".join(o.get("data", {}).get("text/html", ""))))
+    with playwright.sync_playwright() as p:
+        browser = p.chromium.launch(executable_path=chrome, args=["--no-sandbox"])
+        page = browser.new_page()
+        page.set_content(table)
+        def told():
+            shown = page.locator("tbody tr:visible").count()
+            assert page.locator("output").text_content() == f"{shown} of {len(rows)}"
+            return shown
+        assert told() == len(rows)
+        page.get_by_label("part").select_option("flow")
+        assert told() == sum(r["part"] == "flow" for r in rows)
+        page.get_by_label("outcome").select_option("kept")
+        assert told() == sum(r["part"] == "flow" and r["then"].startswith("kept") for r in rows)
+        page.get_by_label("Search what was tried").fill("SHARPEN likeness")
+        assert 0 < told() < 5
+        page.get_by_label("Search what was tried").fill("no such word")
+        assert told() == 0
+        browser.close()
 
 def test_crops_longer_than_every_clip_are_refused(tmp_path):
     "In words, when the folder is opened: nothing could ever be drawn"
