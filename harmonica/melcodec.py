@@ -309,13 +309,13 @@ def loss(self:MelCodec,
 class VocoderLoss(AdversarialLoss):
     "Spectral distance and critics, to be given to a `Trainer` as an `AdversarialLoss` is"
     spectral_weight = 20. # of the spectral distance
-    def generator_loss(self, trainer, batch): # -> loss and its parts
+    def generator_loss(self, trainer, batch): # -> loss, its parts, in training that of the critics
         m = trainer.model
         made = m.retell(batch)
         d = spectral_loss(made, batch.wav, batch.band, m.sample_rate)
         if not m.training: return d, dict(spectral=d.detach())
-        game, parts = self.against(trainer, made, batch.wav, m.sample_rate)
-        return self.spectral_weight*d + game, dict(parts, spectral=d.detach())
+        game, parts, theirs = self.against(trainer, made, batch.wav, m.sample_rate)
+        return self.spectral_weight*d + game, dict(parts, spectral=d.detach()), dict(critic=theirs)
 
 # %% ../nbs/08_melcodec.ipynb #0c028f15
 @patch(as_prop=True)

@@ -349,7 +349,7 @@ def adversarial(
                 "stage codec or mel with training.critics=true")
         play.critics.load_state_dict(others["critic"])
         play.warmup = 0
-    return dict(loss=play.generator_loss, others=dict(critic=(play.critics, play.discriminator_loss)))
+    return dict(loss=play.generator_loss, others=dict(critic=play.critics))
 
 # %% ../nbs/55_recipes.ipynb #6cced2da
 @recipe

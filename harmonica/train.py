@@ -244,7 +244,7 @@ class Trainer:
         callbacks=(), # Objects with any of before_fit, before_update, after_step, after_valid, after_save, after_fit
         valid=None, # Iterable of batches to measure on
         loss=None, # Called as loss(trainer, batch) instead of model.loss(batch)
-        others:dict=None, # name -> (module, loss(trainer, batch)): companions, trained beside
+        others:dict=None, # name -> module: companions, trained beside; `loss` also returns theirs, a dict by name
     ):
         self.model, self.cfg, self.folder = model, check(cfg, "training"), Path(folder)
         self.device, self.callbacks, self.valid = pick_device(str(device) if device else None), list(callbacks), valid
@@ -265,8 +265,8 @@ class Trainer:
         if self.device.type == "cpu": keep_pages()
         model.to(self.device)
         self.opt = self._adam(model)
-        for m,_ in self.others.values(): m.to(self.device)
-        self.other_opts = {k: self._adam(m) for k,(m,_) in self.others.items()}
+        for m in self.others.values(): m.to(self.device)
+        self.other_opts = {k: self._adam(m) for k,m in self.others.items()}
         self.scalers = {k: torch.amp.GradScaler(self.device.type, enabled=self.precision == "fp16")
             for k in ("", *[f"{k}_" for k in self.others])}
         self.ema = copy.deepcopy(model).eval().requires_grad_(False) if cfg.ema else None
@@ -293,9 +293,9 @@ def _tell(self:Trainer, event):
 
 # %% ../nbs/50_train.ipynb #02020cdd
 @patch
-def _dice(self:Trainer, i, name=""):
+def _dice(self:Trainer, i):
     "Seed every generator for micro-batch `i` of the update at hand"
-    seed = zlib.crc32(f"{self.cfg.seed} {self.step} {i} {name}".encode())
+    seed = zlib.crc32(f"{self.cfg.seed} {self.step} {i} ".encode())
     random.seed(seed)
     np.random.seed(seed)
     torch.manual_seed(seed)
@@ -326,14 +326,14 @@ def cut(
 
 # %% ../nbs/50_train.ipynb #8b742dd6
 @patch
-def _within_memory(self:Trainer, opt, loss_fn, batches, name):
+def _within_memory(self:Trainer, batches):
     "Gradients of the batches, in pieces as small as the memory wants them"
     while True:
-        try: return self._gradients(loss_fn, batches, name)
+        try: return self._gradients(batches)
         except (RuntimeError, MemoryError) as e:
             if not out_of_memory(e): raise
             can = [is_dataclass(b) and _rows(b) > self.split for b in batches]
-        opt.zero_grad(set_to_none=True)
+        for opt in (self.opt, *self.other_opts.values()): opt.zero_grad(set_to_none=True)
         if not any(can):
             raise ValueError("out of memory with one utterance at a time: lower data.max_seconds "
                 "or the size of the model, or use another --device")
@@ -346,34 +346,35 @@ def _within_memory(self:Trainer, opt, loss_fn, batches, name):
 def add_metrics(
     sums:dict, # name -> (sum, number), grown in place
     metrics:dict, # name -> value
-    name:str="", # Put before each
 ):
     "Add up metrics of which not every batch has all"
     for k,v in metrics.items():
-        s,n = sums.get(name+k, (0., 0))
-        sums[name+k] = (s+v, n+1)
+        s,n = sums.get(k, (0., 0))
+        sums[k] = (s+v, n+1)
 
 # %% ../nbs/50_train.ipynb #027b06db
 @patch
-def _gradients(self:Trainer, loss_fn, batches, name):
-    "Add up the gradients of the batches, return sums of their metrics"
-    sums, scaler = {}, self.scalers[name]
+def _gradients(self:Trainer, batches):
+    "Add up the gradients of the batches, for the model and its companions; return sums of their metrics"
+    sums = {}
     for i,batch in enumerate(batches):
         for j,(piece,share) in enumerate(cut(batch, self.split)):
-            self._dice(self.rank+i*self.world if not j else f"{self.rank+i*self.world}.{j}", name)
+            self._dice(self.rank+i*self.world if not j else f"{self.rank+i*self.world}.{j}")
             half = self.precision != "fp32"
             with torch.autocast(self.device.type, PRECISIONS[self.precision]) if half else nullcontext():
-                loss, metrics = loss_fn(self, piece)
-            scaler.scale(loss/(len(batches)*self.world)*share).backward()
-            add_metrics(sums, dict(loss=loss.detach(), **metrics), name)
+                loss, metrics, *theirs = self.loss_fn(self, piece)
+            losses = {"": loss, **{f"{k}_": l for d in theirs for k,l in d.items()}}
+            for k,l in losses.items(): self.scalers[k].scale(l/(len(batches)*self.world)*share).backward()
+            add_metrics(sums, {f"{k}loss": l.detach() for k,l in losses.items()})
+            add_metrics(sums, metrics)
     return sums
 
 # %% ../nbs/50_train.ipynb #9337fb73
 @patch
-def _update(self:Trainer, module, opt, loss_fn, batches, name=""):
-    "Step one module on the batches, return sums of its metrics"
-    sums, scaler = self._within_memory(opt, loss_fn, batches, name), self.scalers[name]
+def _descend(self:Trainer, module, opt, name=""):
+    "Step one module along its gradient; how long that was"
     add_up(module, self.world)
+    scaler = self.scalers[name]
     if scaler.is_enabled(): scaler.unscale_(opt)
     if not name: self._tell("before_update")
     norm = nn.utils.clip_grad_norm_(module.parameters(), self.cfg.clip)
@@ -383,8 +384,7 @@ def _update(self:Trainer, module, opt, loss_fn, batches, name=""):
         scaler.update()
     elif torch.isfinite(norm): opt.step() # a batch that gives NaN or inf is skipped, and seen in the log as its norm
     opt.zero_grad(set_to_none=True)
-    add_metrics(sums, dict(grad_norm=norm.detach()), name)
-    return sums
+    return norm.detach()
 
 # %% ../nbs/50_train.ipynb #50a00004
 _PATIENCE = 5 # Updates in a row whose loss or gradient is not a number
@@ -432,12 +432,13 @@ def one_step(self:Trainer,
     batches:list, # Micro-batches, `grad_accum_steps` of them (shared by the processes, where there are several)
 ):
     "One update of the model and its companions"
-    self.model.train()
+    for m in (self.model, *self.others.values()): m.train()
     heard = sum(self._seconds(b) for b in batches)
     batches = [b.to(self.device) for b in batches]
-    sums = self._update(self.model, self.opt, self.loss_fn, batches)
-    for k,(other,fn) in self.others.items():
-        sums.update(self._update(other.train(), self.other_opts[k], fn, batches, k+"_"))
+    sums = self._within_memory(batches)
+    add_metrics(sums, dict(grad_norm=self._descend(self.model, self.opt)))
+    for k,m in self.others.items():
+        add_metrics(sums, {f"{k}_grad_norm": self._descend(m, self.other_opts[k], f"{k}_")})
     bad = not self._is_finite(sums)
     if self.world > 1: heard, self.stop, bad = self._agree(heard, self.stop, bad)
     self.step, self.seconds, self.bad = self.step+1, self.seconds+heard, self.bad+1 if bad else 0
@@ -450,7 +451,7 @@ def _agree(self:Trainer, heard, stop, bad):
     "Stopped or gone wrong somewhere: everywhere, after the same update"
     x = torch.tensor([heard, stop, bad], dtype=torch.float64, device=self.device)
     dist.all_reduce(x)
-    for m in [self.model, *[m for m,_ in self.others.values()]]: same_buffers(m)
+    for m in (self.model, *self.others.values()): same_buffers(m)
     return x[0].item(), bool(x[1]), bool(x[2])
 
 # %% ../nbs/50_train.ipynb #50a00006
@@ -471,7 +472,7 @@ def save(self:Trainer, name="last.pt"):
     states = lambda d: {k: x.state_dict() for k,x in d.items()}
     new = save_checkpoint(self.folder/"next.pt", self.model, opt=self.opt, loader=self.loader,
         ema=None if self.ema is None else self.ema.state_dict(),
-        others=states({k: m for k,(m,_) in self.others.items()}), other_opts=states(self.other_opts),
+        others=states(self.others), other_opts=states(self.other_opts),
         scalers=states(self.scalers), memory=states(self.remembers),
         step=self.step, split=self.split, seconds=self.seconds, elapsed=self.elapsed, best=self.best,
         training=asdict(self.cfg), precision=self.precision)
@@ -518,7 +519,7 @@ def _fill(self:Trainer, path):
     "Take everything out of a checkpoint"
     ck = load_checkpoint(path, self.model, self.device, rng=True, opt=self.opt, loader=self.loader)
     with reading(path, "a whole checkpoint"):
-        for k,(m,_) in self.others.items():
+        for k,m in self.others.items():
             m.load_state_dict(ck["others"][k])
             restore(self.other_opts[k], ck["other_opts"][k], self.device)
         if self.ema is not None: self.ema.load_state_dict(ck["ema"] or ck["model"])
@@ -551,7 +552,7 @@ def validate(self:Trainer)->dict:
         for i,batch in enumerate(self.valid):
             if i % self.world != self.rank: continue
             torch.manual_seed(i)
-            loss, m = self.loss_fn(self, batch.to(self.device))
+            loss, m = self.loss_fn(self, batch.to(self.device))[:2]
             add_metrics(sums, {**m, "loss": loss})
     finally:
         self.model = live
@@ -619,7 +620,7 @@ def _begin(self:Trainer, resume):
     settings = temporary_name(self.folder/"config.yaml") # left there by `open_run`
     if not self.rank and settings.exists(): settings.replace(self.folder/"config.yaml")
     if self.world > 1:
-        for m in [self.model, *[m for m,_ in self.others.values()]]: same_buffers(m, everything=True)
+        for m in (self.model, *self.others.values()): same_buffers(m, everything=True)
 
 # %% ../nbs/50_train.ipynb #236d0585
 @patch

@@ -247,7 +247,7 @@ def test_a_decoder_learns_alone_and_an_aligner_learns_phones(tmp_path):
     on = train_decoder(load_config("smoke", [*small, f"training.critics={tmp_path}/play/last.pt", "training.lr=1e-9"]),
         tmp_path/"on", "cpu", init=first, progress=False)
     # the critics of that game go on
-    for a,b in zip(on.others["critic"][0].parameters(), play.others["critic"][0].parameters()):
+    for a,b in zip(on.others["critic"].parameters(), play.others["critic"].parameters()):
         torch.testing.assert_close(a, b, atol=1e-6, rtol=0)
     with pytest.raises(ValueError, match="holds no critics"):
         train_decoder(load_config("smoke", [*small, f"training.critics={tmp_path}/codec/last.pt"]), tmp_path/"none",

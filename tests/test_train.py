@@ -1,6 +1,6 @@
 "The loop: what it averages, how it stops, what it saves, where it can go on"
 import json, os, signal, subprocess, sys, threading
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 import numpy as np, pytest, torch
 import torch.nn.functional as F
 from torch import nn
@@ -328,6 +328,22 @@ def test_short_memory_cuts_batches_and_not_the_update(tmp_path):
     assert torch.allclose(whole.model.a, small.model.a, atol=1e-6)
     with pytest.raises(ValueError, match="out of memory with one utterance"):
         Trainer(Pair(most=0), Deals(), cfg(), tmp_path/"c", "cpu").fit(progress=False)
+
+def test_companions_learn_beside_the_model(tmp_path):
+    "From the same batches, each its own loss, whole or in pieces; memory may run out in their part, too"
+    def run(folder, most):
+        critic = Pair(most)
+        def loss(t, b):
+            theirs, _ = critic.loss(replace(b, y=-b.y))
+            return *t.model.loss(b), dict(critic=theirs)
+        how = cfg(max_steps=3, grad_accum_steps=2)
+        t = Trainer(Pair(), Deals(), how, tmp_path/folder, "cpu", loss=loss, others=dict(critic=critic))
+        return t.fit(progress=False)
+    whole = run("whole", 99)
+    with pytest.warns(UserWarning, match="out of memory: micro-batches are made in 2 pieces"): small = run("small", 4)
+    for t in (whole, small):
+        assert t.model.a > 0 > t.others["critic"].a and {"loss", "critic_loss", "critic_grad_norm"} <= set(t.metrics)
+    assert small.split == 2 and torch.allclose(whole.others["critic"].a, small.others["critic"].a, atol=1e-6)
 
 def test_short_memory_cuts_batches_of_sound_too(tmp_path):
     "They are tensors, and know no length"
