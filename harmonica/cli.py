@@ -355,7 +355,7 @@ def synthesize(
     split:str=None,            # A file for each paragraph or chapter (a heading of .md): output-001.wav and so on
     subtitles:str=None,        # Also write when each word is said: a .srt or .json file
     no_watermark:bool=False,   # Leave out the mark of made speech, there where the extra `watermark` is installed
-    stream:bool=False,         # Also play it while it is made (pip install sounddevice)
+    stream:bool=False,         # Also play it while it is made (needs the extra `play`)
     seed:int=0,                # Another seed speaks it another way
     temperature:float=None,    # 0 takes the likeliest code, 1 draws as the model thinks (default: the model's own)
     top_k:int=None,            # Draw among this many codes, 0: all (default: 50, or the config's)

@@ -9,7 +9,7 @@ __all__ = ['paragraphs', 'chapters', 'to_say', 'file_to_write', 'sound_file', 'A
            'srt', 'write_subtitles']
 
 # %% ../nbs/79_script.ipynb #79000004
-import json, os, re, sys
+import json, os, re, sys, warnings
 from pathlib import Path
 
 from .files import sweep_litter
@@ -126,24 +126,34 @@ class Pipe:
 
 # %% ../nbs/79_script.ipynb #21a8323c
 def sound_system():
-    "The library that plays, or an error that says how to get it"
+    "The library that plays, or an error that says how to get it, or that there is nothing to play on"
     try: import sounddevice
-    except ImportError: raise ImportError("--stream needs sounddevice: pip install sounddevice") from None
+    except ImportError: raise ImportError("--stream needs sounddevice: pip install \"harmonica-tts[play]\"") from None
     except OSError as e:
-        raise ValueError(f"--stream finds no sound system ({e}): leave it out, or install PortAudio") from None
+        raise ValueError(f"--stream finds no sound system ({e}): install PortAudio (Debian and Ubuntu call it "
+            "libportaudio2), or leave --stream out and play the file") from None
+    try: sounddevice.query_devices(kind="output")
+    except (sounddevice.PortAudioError, ValueError) as e:
+        raise ValueError(f"--stream finds no loudspeaker ({e}): leave it out, and play the file") from None
     return sounddevice
 
 class Loudspeaker:
-    "Plays what comes, in order"
+    "Plays what comes, in order; a headset that is switched off does not end the work"
     def __init__(self, rate):
         play = sound_system()
+        self.gone = play.PortAudioError
         try:
             self.out = play.OutputStream(samplerate=rate, channels=1, dtype="float32")
             self.out.start()
-        except play.PortAudioError as e:
-            raise ValueError(f"--stream finds no loudspeaker ({e}): leave it out") from None
-    def write(self, clip): self.out.write(clip.samples[:,None])
+        except self.gone as e:
+            raise ValueError(f"--stream can't play at {rate} samples a second ({e}): leave it out") from None
+    def write(self, clip):
+        try: self.out and self.out.write(clip.samples[:,None])
+        except self.gone as e:
+            warnings.warn(f"the loudspeaker is gone ({e}): the rest is not heard, only written")
+            self.out = None
     def close(self):
+        if self.out is None: return
         self.out.stop()
         self.out.close()
 

@@ -308,11 +308,46 @@ def test_a_book_is_read_only_as_far_as_it_is_spoken(capsys, tmp_path, home, monk
     assert code == 0 and Clip.load(tmp_path/"o.wav").seconds == pytest.approx(1, abs=.001), err
     assert 0 < sum(read) < 20_000
 
-def test_stream_asks_for_its_library_before_anything_is_loaded(capsys, tmp_path, monkeypatch):
-    monkeypatch.setitem(sys.modules, "sounddevice", None)
+class Card:
+    "A stand-in for sounddevice, with as many loudspeakers as it is told; breaks after so many clips"
+    class PortAudioError(Exception): pass
+    def __init__(self, speakers=1, breaks=99): self.speakers, self.breaks, self.heard = speakers, breaks, []
+    def query_devices(self, kind):
+        if not self.speakers: raise self.PortAudioError("Error querying device -1")
+    def OutputStream(self, samplerate, channels, dtype):
+        assert (samplerate, channels, dtype) == (24000, 1, "float32")
+        return self
+    def start(self): pass
+    def stop(self): pass
+    def close(self): pass
+    def write(self, x):
+        if len(self.heard) == self.breaks: raise self.PortAudioError("Device unavailable")
+        self.heard.append(x[:,0])
+
+def test_stream_asks_for_what_it_needs_before_anything_is_loaded(capsys, tmp_path, monkeypatch):
     monkeypatch.setattr(cli, "_voice", None)
-    refused(capsys, "--stream|pip install sounddevice", "synthesize", "--text", "Hi.", "--stream", "--output",
-        tmp_path/"o.wav")
+    say = ["synthesize", "--text", "Hi.", "--stream", "--output", tmp_path/"new/o.wav"]
+    for there,words in ((None, "needs sounddevice|pip install \"harmonica-tts[play]\""),
+        (Card(0), "no loudspeaker|querying device -1|leave it out")):
+        monkeypatch.setitem(sys.modules, "sounddevice", there)
+        refused(capsys, words, *say)
+    (tmp_path/"lib").mkdir()
+    (tmp_path/"lib/sounddevice.py").write_text("raise OSError('PortAudio library not found')")
+    monkeypatch.delitem(sys.modules, "sounddevice")
+    monkeypatch.syspath_prepend(tmp_path/"lib")
+    refused(capsys, "PortAudio library not found|libportaudio2", *say)
+    assert not (tmp_path/"new").exists()
+
+@pytest.mark.parametrize("breaks", [99, 1])
+def test_what_is_streamed_is_what_is_written_and_more_if_the_headset_is_switched_off(capsys, tmp_path, home, monkeypatch,
+    breaks):
+    card = Card(breaks=breaks)
+    monkeypatch.setitem(sys.modules, "sounddevice", card)
+    code, out, err = ask(capsys, "synthesize", "--text", "One two three. Four five six. Seven.", "--stream", "--output",
+        tmp_path/"o.wav", *models(home)[:-2])
+    whole, heard = Clip.load(tmp_path/"o.wav").samples, np.concatenate(card.heard)
+    assert code == 0 and np.allclose(heard, whole[:len(heard)], atol=1e-4)
+    assert (len(heard) == len(whole)) == (breaks == 99) == ("the loudspeaker is gone" not in err)
 
 def test_marks_of_markdown_are_not_read():
     text = """# T
