@@ -450,7 +450,9 @@ def doctor(
     """Why might a reference clone badly? The exit code is 1 if something serious is found, else 0.
 
     harmonica-doctor me.wav"""
+    from harmonica.codec import Clip
     from harmonica.detectors import doctor as look_at
+    if not os.path.isfile(reference): Clip.load(reference)   # says what is wrong: nothing is there to be judged
     found = look_at(reference)
     for serious,what in found: print(("! " if serious else "- ")+what)
     if not found: print(f"{reference}: nothing is wrong with it")

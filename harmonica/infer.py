@@ -765,6 +765,16 @@ def phonemes(self:Voice,
 
 # %% ../nbs/60_infer.ipynb #f4c8a24a
 @patch
+def as_in(self:Voice,
+    reference=None, # Whose voice, as in `like` (default: this one's)
+    reference_text:str=None, # What is said in the reference
+)->Voice: # Ready to speak
+    "The voice of a reference, if there is one"
+    if reference is None and reference_text is not None:
+        raise ValueError("reference_text is given without a reference: give the recording in which it is said")
+    return (self if reference is None else self.like(reference, reference_text)).ready()
+
+@patch
 def stream(self:Voice,
     text:str, # What to say, any length
     reference=None, # Whose voice, as in `like` (default: this one's)
@@ -773,7 +783,7 @@ def stream(self:Voice,
 ): # Iterator of Clips: one a sentence or, with `chunk`, several; pauses included
     "Speak, handing out sound as soon as it is there"
     how = sampling_of(sampling)
-    me = (self if reference is None else self.like(reference, reference_text)).ready()
+    me = self.as_in(reference, reference_text)
     if how.chunk is not None and me.vocoder.ahead is None:
         raise ValueError(f"chunk={how.chunk}: codec {me.vocoder.name} can't decode in pieces; leave chunk out, "
                          "or use codec micro")
@@ -903,7 +913,7 @@ def say_batch(self:Voice,
     if isinstance(texts, str) or not hasattr(texts, "__iter__"):
         raise ValueError(f"texts was {type(texts).__name__}; it must be a list of strings: use say for a single text")
     how, texts = sampling_of(sampling), list(texts)
-    me = (self if reference is None else self.like(reference, reference_text)).ready()
+    me = self.as_in(reference, reference_text)
     each = [me.pieces(t) for t in texts]
     if how.chunk is not None: return [Clip.join(me.spoken(pieces, how)) for pieces in each]
     clips = iter((me.speaker or speak_lines)([Line(me, s, how, i) for pieces in each for i,s in enumerate(pieces)]))

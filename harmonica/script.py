@@ -67,7 +67,8 @@ def to_say(
     split:str=None, # A part for each: paragraph or chapter
 )->list: # Texts
     "What --text or --input give, in the parts of which each becomes a file"
-    if (text is None) == (input is None):
+    if text is not None and input is not None: raise ValueError("--text and --input are both given: give one of them")
+    if text is None and input is None:
         raise ValueError("give --text (say what shall be spoken, as in --text 'Good morning.'; - reads a pipe) or "
             "--input FILE")
     if split not in (None, "paragraph", "chapter"): raise ValueError(f"--split {split!r}: give paragraph or chapter")

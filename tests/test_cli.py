@@ -176,6 +176,7 @@ def test_synthesize_mistakes(capsys, tmp_path, home):
     for r in ("none", "empty", "text", "silent", "short"):
         refused(capsys, "harmonica-synthesize", "synthesize", *say, "--reference", tmp_path/f"{r}.wav")
     refused(capsys, "--reference-text|--reference", "synthesize", *say, "--reference-text", "Hello.")
+    refused(capsys, "--text and --input are both given", "synthesize", *say, "--input", tmp_path/"o.txt")
     refused(capsys, "unknown codec", "synthesize", "--text", "Hi.", *out, "--codec", "opus", "--device", "cpu")
     refused(capsys, "another codec|ffffffffffff", "synthesize", "--text", "Hi.", *out, *models(home, ar="ar-other"))
     refused(capsys, "8 books", "synthesize", "--text", "Hi.", *out, *models(home, nar="nar-wide"))
@@ -339,7 +340,7 @@ def test_stream_asks_for_what_it_needs_before_anything_is_loaded(capsys, tmp_pat
     assert not (tmp_path/"new").exists()
 
 @pytest.mark.parametrize("breaks", [99, 1])
-def test_what_is_streamed_is_what_is_written_and_more_if_the_headset_is_switched_off(capsys, tmp_path, home, monkeypatch,
+def test_what_is_streamed_is_written_and_more_if_the_headset_is_switched_off(capsys, tmp_path, home, monkeypatch,
     breaks):
     card = Card(breaks=breaks)
     monkeypatch.setitem(sys.modules, "sounddevice", card)
@@ -410,8 +411,8 @@ def test_a_voice_is_kept_with_the_consent_of_its_owner(capsys, tmp_path, home, m
 def test_first_day_mistakes(capsys, tmp_path, home, monkeypatch):
     refused(capsys, "--reference-text is empty", "synthesize", "--text", "Hi.", "--reference", home/"clips/1.wav",
         "--reference-text", " ")
-    # a reason to stop is told by the exit code, too
-    assert ask(capsys, "doctor", tmp_path/"none.wav")[0] == 1
+    # what is not there can not be judged
+    assert ask(capsys, "doctor", tmp_path/"none.wav")[0] == 2
     # why nothing was spoken is told, not only counted
     (tmp_path/"rows.jsonl").write_text('{"text": "Hi there.", "prompt": "none.wav"}\n')
     code, out, err = ask(capsys, "evaluate", "--testset", tmp_path/"rows.jsonl", "--output", tmp_path/"r.json",
@@ -611,6 +612,8 @@ def test_doctor(capsys, tmp_path):
     Clip.load(packaged_voice()).cut(0, .3).save(tmp_path/"short.wav")
     code, out, err = ask(capsys, "doctor", tmp_path/"short.wav")
     assert code == 1 and out.startswith("! "), out
+    refused(capsys, "does not exist", "doctor", tmp_path/"none.wav")   # which is no patient
+    refused(capsys, "is a folder", "doctor", tmp_path)
 
 def test_words_said_as_the_user_wishes(capsys, tmp_path):
     "In the command, and in a config; a file of words that is wrong says so before anything is spoken"

@@ -200,6 +200,10 @@ def test_what_cannot_be_said_is_left_out_of_a_text(me):
         assert me.pieces("Hello.\n\n[^1]: A note.") == ["Hello."]
     one_line(lambda: me.pieces("Привет\n\nмир"), "nothing that can be spoken")
 
+def test_words_of_a_reference_need_it(me):
+    for f in (me.say, me.stream, lambda t, **k: me.say_batch([t], **k)):
+        one_line(lambda f=f: f("Hi.", reference_text="Hello."), "without a reference")
+
 def test_a_cut_between_two_words_is_no_end(me):
     pieces = me.pieces("and so he went on and on without a stop "*30)
     assert len(pieces) > 3 and {p[-1] for p in pieces[:-1]} == {","} and pieces[-1][-1] == "."
