@@ -158,18 +158,17 @@ def excerpt(self:Aligner,
     clip:Clip, # Speech, up to a minute or so
     text:str, # What is said in it, normalized
     seconds:float, # The longest piece to take
-    edge:float=.05, # Silence to keep on either side, where there is some (s)
 )->tuple: # The piece as a Clip, and its words; None where text and sound do not fit
-    "The whole words with the most sound that fit into so many seconds"
+    "The whole words with the most sound that fit into so many seconds, and what silence is beside them, up to 50 ms"
     symbols, frames = self.fits(clip, text)
     words, ends = text.split(), np.cumsum(frames)*self.cfg.hop/self.cfg.sample_rate
     sound = np.cumsum(frames*np.array([phone_class(c) != 0 for c in symbols], bool))
     heads = [Tokenizer("phonemes").symbols(" ".join(words[:k]), normalized=True) for k in range(1, len(words)+1)]
     cuts = [(0, 0)] + [(k, len(h)+1) for k,h in enumerate(heads, 1) if symbols.startswith(f" {h} ")]
-    fit = lambda a, b: len(ends) and ends[b[1]-1]-ends[a[1]]+2*edge <= seconds
+    fit = lambda a, b: len(ends) and ends[b[1]-1]-ends[a[1]]+.1 <= seconds
     spans = [(a, b) for i,a in enumerate(cuts) for b in cuts[i+1:] if fit(a, b)]
     if not spans: return None
     (i,p), (j,q) = max(spans, key=lambda s: sound[s[1][1]-1]-sound[s[0][1]])
-    start = ends[p] - min(edge, frames[p]*self.cfg.hop/self.cfg.sample_rate/2)
-    stop = ends[q-1] + min(edge, (ends[q]-ends[q-1])/2)
+    start = ends[p] - min(.05, frames[p]*self.cfg.hop/self.cfg.sample_rate/2)
+    stop = ends[q-1] + min(.05, (ends[q]-ends[q-1])/2)
     return clip.cut(start, stop-start), " ".join(words[i:j])

@@ -211,8 +211,7 @@ def micro_codec(
     weights=None, # A file of your own (default: the packaged one)
 )->MicroCodec:
     "The packaged codec, or one that you trained"
-    path = Path(weights) if weights else packaged_weights("codec")
-    return load_model(path, device or "cpu", kind="codec")
+    return load_model(weights or packaged_weights("codec"), device or "cpu", kind="codec")
 
 @register_codec("mel")
 def mel_codec(
@@ -220,7 +219,7 @@ def mel_codec(
     weights=None, # A file of your own (default: the packaged one)
 )->MelCodec:
     "The codec that keeps who speaks, as packaged, or one that you trained"
-    return load_model(Path(weights) if weights else packaged_weights("mel"), device or "cpu", kind="mel")
+    return load_model(weights or packaged_weights("mel"), device or "cpu", kind="mel")
 
 # %% ../nbs/45_checkpoint.ipynb #94e8b51e
 def packaged_weights(

@@ -24,7 +24,7 @@ from .flow import FlowNARConfig
 from .melcodec import MelCodecConfig
 from .microcodec import MicroCodecConfig
 from .nar import NARConfig
-from .schema import Count, Flag, NotNegative, Part, Positive, Share, Span, Whole
+from .schema import Flag, NotNegative, Part, Positive, Share, Span, Whole
 from .schema import build, parse_yaml, unknown_key
 from .train import TrainConfig
 
@@ -42,9 +42,8 @@ class DataConfig:
     hf_audio:str|None = None               # Its column of sound (default: the usual names)
     hf_text:str|None = None                # ... of words
     hf_speaker:str|None = None             # ... of speakers
-    # Keep codes of at most so many hours of a stream and move on through it (0: all of it)
+    # Keep codes of at most so many hours of a stream, and move on after four epochs over them (0: keep all of it)
     cache_hours:NotNegative = 0.
-    cache_passes:Count = 4                 # ... after so many epochs over them
     root:str = "data"                      # Folder that holds the corpora
     cache_dir:str|list[str]|None = None    # Folder(s) of cached codes, made by harmonica-preprocess
     clear_cache:Flag = False               # Remove a cache that training made itself, once training has finished

@@ -252,10 +252,9 @@ def _periodic(clip):
 def looping(
     clip:Clip,
     B=None, # bands(clip), where they are known already
-    hop:float=.02, # Seconds from frame to frame of B
 )->tuple: # Likeness 0 to 1, period (s), start (s)
     "The most loop-like stretch of a clip"
-    B = bands(clip, hop) if B is None else B
+    B, hop = bands(clip) if B is None else B, .02
     # shape of the spectrum, not loudness
     F = np.maximum(B, B.max() - 50.)
     F = F - F.mean(1, keepdims=True)

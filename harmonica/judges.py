@@ -90,9 +90,9 @@ class DistillMOS:
         with torch.inference_mode(): return float(self.net(x).squeeze())
 
 # %% ../nbs/69_judges.ipynb #f635dc4e
-def _log_bands(clip, n=1024):
+def _log_bands(clip):
     "Logarithm of 80 bands over time, (T,80)"
-    x = clip.to(24000).samples
+    x, n = clip.to(24000).samples, 1024
     x = np.pad(x, (0, max(0, n - len(x))))
     frames, window = np.lib.stride_tricks.sliding_window_view(x, n)[::256], np.hanning(n).astype(np.float32)
     F = band_filters(24000, n, 80, 11000.)

@@ -44,11 +44,10 @@ def frame_phones(
     phonemes:str, # IPA, a token a character
     durations:list, # Of each token and of a start and an end token around them
     unit:float=.025, # Seconds a duration counts
-    frame:float=.02, # Seconds a frame
 )->np.ndarray: # Class of each frame, (T,); -1 where a space may or may not be a pause
-    "Which phone sounds in each frame"
+    "Which phone sounds in each frame of 20 ms"
     spans = _spans(phonemes, durations)
     ends = np.cumsum([n for _,n in spans])*unit
-    middles = (np.arange(int(round(ends[-1]/frame)))+.5)*frame
+    middles = (np.arange(int(round(ends[-1]/.02)))+.5)*.02
     which = np.searchsorted(ends, middles, side="right").clip(max=len(spans)-1)
     return np.array([c for c,_ in spans], np.int16)[which]

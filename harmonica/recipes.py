@@ -126,7 +126,7 @@ def _through(cfg, group, device, nar):
         return CodesLoader(ds, BucketSampler(ds.lengths, budget, t.seed+n, max_items=t.batch_size), t.seed+n,
             t.n_workers, **kw)
     if not d.cache_dir or isinstance(d.cache_dir, list): _need("data.cache_dir", "one folder for the codes of a stream")
-    w = RollingCache(speech_of(d), codec, d.cache_dir, load, d.cache_hours, d.cache_passes,
+    w = RollingCache(speech_of(d), codec, d.cache_dir, load, d.cache_hours,
         limits=(d.min_seconds, d.max_seconds))
     w.fill()
     ds = w.loader.dataset

@@ -138,17 +138,15 @@ def yin(
     wav:Tensor, # Samples, (B,N)
     rate:int=24000, # Samples a second
     hop:int=240, # Samples a column
-    n:int=1440, # Window, samples
-    depth:float=.18, # How unlike the shifted wave may be, as a share of its power
     low:float=55., # Lowest pitch to look for, Hz
     high:float=550., # Highest, Hz
 )->Tensor: # Hertz, 0 where there is no pitch, (B,N/hop)
     "The pitch of speech, column by column"
-    x, rate, hop, n = F.avg_pool1d(wav[:,None], 2)[:,0], rate//2, hop//2, n//2   # half the samples tell as much
+    x, rate, hop, n = F.avg_pool1d(wav[:,None], 2)[:,0], rate//2, hop//2, 720   # half the samples tell as much
     x = F.pad(x, (n//2-hop//2, n)).unfold(-1, n, hop)[:,:x.shape[1]//hop]
     x = x-x.mean(-1, keepdim=True)
     d = _unlike(x)[...,:int(rate/low)+3]
-    dip = (d[...,1:-1] <= d[...,:-2]) & (d[...,1:-1] <= d[...,2:]) & (d[...,1:-1] < depth)
+    dip = (d[...,1:-1] <= d[...,:-2]) & (d[...,1:-1] <= d[...,2:]) & (d[...,1:-1] < .18)   # as a share of the power
     dip[...,:int(rate/high)-1] = False
     lag = dip.int().argmax(-1)+1
     a,b,c = (d.gather(-1, (lag+o)[...,None])[...,0] for o in (-1,0,1))
@@ -159,14 +157,13 @@ def yin(
 def hold_pitch(
     f:Tensor, # Hertz, 0 where there is no pitch, (B,K)
     low:float=55., high:float=550., # Stay between these, Hz
-    silent:float=120., # Where there is none at all, Hz
 )->Tensor: # (B,K)
-    "Carry pitch on through the columns that have none"
+    "Carry pitch on through the columns that have none; 120 Hz where there is none at all"
     K, k = f.shape[1], torch.arange(f.shape[1], device=f.device).expand_as(f)
     before = torch.where(f>0, k, -1).cummax(1).values
     after = torch.where(f>0, k, K).flip(1).cummin(1).values.flip(1)
     i = torch.where(before>=0, before, after)
-    return torch.where(i<K, f.gather(1, i.clamp(max=K-1)).clamp(low, high), silent)
+    return torch.where(i<K, f.gather(1, i.clamp(max=K-1)).clamp(low, high), 120.)
 
 # %% ../nbs/02_signal.ipynb #cd024cde
 def glide(

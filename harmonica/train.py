@@ -122,7 +122,6 @@ class TrainConfig:
     max_steps:Count=100000         # Updates in all
     warmup_steps:Whole=500         # Updates until `lr` is reached
     weight_decay:NotNegative=.01
-    beta2:Part=.98                 # AdamW's second momentum
     clip:Positive=1.               # Largest gradient norm
     ema:Part=.999                  # Decay of the averaged weights (0: none)
     seed:Whole=0
@@ -281,7 +280,7 @@ def _adam(self:Trainer, m):
     groups = [dict(params=[p for p in flat if p.ndim > 1], weight_decay=self.cfg.weight_decay),
         dict(params=[p for p in flat if p.ndim < 2], weight_decay=0.)]
     # one pass over memory
-    return torch.optim.AdamW([g for g in groups if g["params"]], lr=self.cfg.lr, betas=(.9, self.cfg.beta2),
+    return torch.optim.AdamW([g for g in groups if g["params"]], lr=self.cfg.lr, betas=(.9, .98),
         eps=1e-8, fused=self.device.type in ("cpu", "cuda"))
 
 # %% ../nbs/50_train.ipynb #36b60c5b
