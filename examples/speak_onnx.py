@@ -180,11 +180,10 @@ class Speaker:
 
 def tokens(text, about):
     "Sentences as ids, by Harmonica's front end: it needs neither torch nor a network"
-    from harmonica.text import Tokenizer, ended, normalize, sentences
+    from harmonica.text import Tokenizer, phrases
     tokenizer = Tokenizer.from_dict(dict(kind=about["kind"], tokens=about["tokens"]))
-    said = [s for s in sentences(normalize(text), about["most_chars"]) if any(c.isalpha() for c in s)]
-    said = [ended(s, "." if i == len(said) else ",") for i,s in enumerate(said, 1)]
-    return [dict(text=s, ids=tokenizer.encode(s, normalized=True, edges=True)) for s in said]
+    return [dict(text=s, ids=tokenizer.encode(s, normalized=True, edges=True))
+        for s in phrases(text, about["most_chars"])]
 
 def save_wav(path, samples, rate):
     with wave.open(str(path), "wb") as f:

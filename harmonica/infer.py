@@ -23,7 +23,7 @@ from fastcore.basics import patch
 from safetensors.torch import load as tensors_in, save as packed
 from torch import Tensor
 from .codec import Clip, Codec, load_codec, packaged_voice, packaged_voices, reference as best_part
-from .text import Tokenizer, ended, load_lexicon, normalize, portions, sentences
+from .text import Tokenizer, load_lexicon, normalize, phrases
 from .batch import Batch
 from .ar import AR
 from .flow import FlowNAR, FlowStack, Heard, REFINING, painting_of
@@ -716,14 +716,7 @@ def iter_pieces(self:Voice,
     text:str, # As written, any length
 ): # Iterator of normalized sentences; one that ends a paragraph, but the last, ends in a newline
     "What is spoken in one go, read on only as far as is asked for: the first piece of a book is there at once"
-    n, held = most_chars(self.room()), None
-    for words,ends in portions(text, self.lexicon):
-        said = [s for s in sentences(words, n) if any(c.isalpha() for c in s)]
-        for i,s in enumerate(said, 1):
-            if held: yield held
-            last = ends and i == len(said)
-            held = ended(s, "." if last else ",") + "\n"*last
-    yield held.rstrip("\n")
+    return phrases(text, most_chars(self.room()), self.lexicon)
 
 @patch
 def pieces(self:Voice,

@@ -7,7 +7,8 @@ Docs: https://harmonica-tts.github.io/harmonica/text.html.md"""
 # %% auto #0
 __all__ = ['PORTION', 'fold', 'digits', 'number', 'ordinal', 'dates', 'times', 'phones', 'money', 'measures', 'maths', 'numbers',
            'addresses', 'abbreviations', 'initials', 'roman', 'romans', 'calm', 'capitals', 'web', 'code', 'sounds',
-           'load_lexicon', 'signs', 'marks', 'NothingToSay', 'normalize', 'Tokenizer', 'sentences', 'ended', 'portions']
+           'load_lexicon', 'signs', 'marks', 'NothingToSay', 'normalize', 'Tokenizer', 'sentences', 'ended', 'portions',
+           'phrases']
 
 # %% ../nbs/10_text.ipynb #a9d5ca22
 import html, re, tomllib, unicodedata, warnings
@@ -1198,3 +1199,19 @@ def portions(
         some = True
         yield words, ends
     if not some: raise NothingToSay(text)
+
+# %% ../nbs/10_text.ipynb #portion4
+def phrases(
+    text:str, # As written, any length
+    max_chars:int=200, # No piece is longer, but for the mark at its end
+    lexicon:dict=None, # As in `normalize`
+): # Iterator of normalized sentences; one that ends a paragraph, but the last, ends in a newline
+    "What is spoken in one go, each with a mark at its end, read on only as far as is asked for"
+    held = None
+    for words,ends in portions(text, lexicon):
+        said = [s for s in sentences(words, max_chars) if any(c.isalpha() for c in s)]
+        for i,s in enumerate(said, 1):
+            if held: yield held
+            last = ends and i == len(said)
+            held = ended(s, "." if last else ",") + "\n"*last
+    yield held.rstrip("\n")

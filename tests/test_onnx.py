@@ -41,7 +41,8 @@ def ids(voice, text):
     sentence, = voice.pieces(text)
     return sentence, voice.request(sentence)
 
-@pytest.mark.parametrize("text", ["Chapter One", "Hello. Really? And on", "and so he went on without a stop "*24])
+@pytest.mark.parametrize("text", ["Chapter One", "Hello. Really? And on", "and so he went on without a stop "*24,
+    "One\n\nIt was late. Nobody spoke", "It was late. "*200])
 def test_the_example_cuts_and_ends_sentences_as_a_voice_does(text):
     v = Voice.load(device="cpu")
     about = dict(v.tokenizer.to_dict(), most_chars=max(map(len, v.pieces("on and on "*99))))
