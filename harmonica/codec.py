@@ -376,7 +376,7 @@ def spectrogram(self:Clip,
     x = F.pad(x, (0, max(0, n - len(x))))
     spec = torch.stft(x, n, max(1, n//4), window=torch.hann_window(n), center=False, return_complex=True)
     seen = F.adaptive_avg_pool2d(spec.abs()[None], [min(s, m) for s,m in zip(spec.shape, (120, 200))])[0] # no finer
-    db = 20*torch.log10(seen + 1e-5)
+    db = (20*torch.log10(seen + 1e-5)).numpy()
     ax.imshow(db, origin="lower", aspect="auto", cmap="magma", interpolation="nearest", vmin=float(db.max())-70,
               extent=(0, self.seconds, 0, self.rate/2000))
     ax.set(xlabel="seconds", ylabel="kHz", title=title)

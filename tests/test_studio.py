@@ -1,12 +1,12 @@
 "The studio: what its buttons do, without a browser and in one"
-import base64, importlib, os, re, shutil, socket, subprocess, sys, threading, time
+import base64, importlib, os, re, shutil, socket, subprocess, sys, threading, time, warnings
 from contextlib import contextmanager
 from datetime import datetime
 from pathlib import Path
 import numpy as np, pytest
 from harmonica.codec import Clip, packaged_voice
 from harmonica.infer import Sampling, Voice
-from harmonica.studio import Studio, left_out
+from harmonica.studio import Studio, left_out, picture
 
 pytest.importorskip("ipywidgets")
 
@@ -143,6 +143,11 @@ def test_a_recording_is_heard_seen_and_scored():
     assert s.look.value == ""
     s.who.value = "me.ogg"
     assert players(s.look) == 1
+
+def test_a_picture_is_drawn_without_a_warning():
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert 'alt="a second"' in picture(Clip.load(packaged_voice()).cut(0, 1), "a second")
 
 def test_rename_delete_remove_and_undo():
     s = Studio(Parrot(), "Hello.")
