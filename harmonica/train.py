@@ -363,6 +363,8 @@ def _gradients(self:Trainer, batches):
             with torch.autocast(self.device.type, PRECISIONS[self.precision]) if half else nullcontext():
                 loss, metrics, *theirs = self.loss_fn(self, piece)
             losses = {"": loss, **{f"{k}_": l for d in theirs for k,l in d.items()}}
+            if losses.keys() != self.scalers.keys(): raise ValueError(f"losses of {sorted(losses)[1:]} for companions "
+                f"{sorted(self.others)}: return a loss, metrics and a dict with the loss of each")
             for k,l in losses.items(): self.scalers[k].scale(l/(len(batches)*self.world)*share).backward()
             add_metrics(sums, {f"{k}loss": l.detach() for k,l in losses.items()})
             add_metrics(sums, metrics)

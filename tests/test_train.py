@@ -344,6 +344,8 @@ def test_companions_learn_beside_the_model(tmp_path):
     for t in (whole, small):
         assert t.model.a > 0 > t.others["critic"].a and {"loss", "critic_loss", "critic_grad_norm"} <= set(t.metrics)
     assert small.split == 2 and torch.allclose(whole.others["critic"].a, small.others["critic"].a, atol=1e-6)
+    with pytest.raises(ValueError, match="return a loss, metrics and a dict"):
+        Trainer(Pair(), Deals(), cfg(), tmp_path/"none", "cpu", others=dict(critic=Pair())).fit(progress=False)
 
 def test_short_memory_cuts_batches_of_sound_too(tmp_path):
     "They are tensors, and know no length"
