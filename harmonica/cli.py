@@ -277,11 +277,11 @@ def _texts(texts, split, words):
     raise NothingToSay("\n\n".join(texts))
 
 # %% ../nbs/80_cli.ipynb #a8a9aa43
-def _like(me, words, voice, reference, reference_text, pipe):
+def _like(me, words, voice, reference, reference_text, pipe, adapt=True):
     "The voice of a reference, with readings; what is odd about a recording is said"
     if voice is not None: me = me.like(_known(voice), reference_text)
     elif reference is not None:
-        me = me.like(reference, reference_text)
+        me = me.like(reference, reference_text, adapt)
         if me.notes: print(f"reference: {'; '.join(me.notes)}", file=_aside(pipe))
     me.pronounce(words)
     return me
@@ -351,6 +351,7 @@ def synthesize(
     list_voices:bool=False,    # List the packaged voices
     reference:str=None,        # Whose voice: a recording of 3 s or more, or a saved .voice (default: packaged)
     reference_text:str=None,   # What is said in the reference, word for word, if known
+    no_adapt:bool=False,       # Do not learn from the reference: some seconds less, and a little less like it
     output:str="output.wav",   # Sound file to write: .wav, .flac, .ogg, .opus or .mp3; - sends WAV to a pipe
     split:str=None,            # A file for each paragraph or chapter (a heading of .md): output-001.wav and so on
     subtitles:str=None,        # Also write when each word is said: a .srt or .json file
@@ -374,14 +375,14 @@ def synthesize(
     """Say a text, in the voice of a reference.
 
     harmonica-synthesize --text "Good morning." --voice ruth --output good-morning.wav
-    harmonica-synthesize --input book.md --reference me.wav --split chapter --output book.mp3
-    echo "Good morning." | harmonica-synthesize --text - --output - | ffplay -"""
+    harmonica-synthesize --input book.md --reference me.wav --split chapter --output book.mp3"""
     if list_voices: return _cast()
     _agree(voice, reference, reference_text, split, subtitles, output == "-", stream)
     words, how = _manner(config, lexicon, dict(temperature=temperature, top_k=top_k, top_p=top_p, seed=seed,
         speed=speed, best_of=best_of, max_seconds=max_seconds, watermark=not no_watermark, timings=bool(subtitles)))
     out, texts = None if output == "-" else sound_file(output), _texts(to_say(text, input, split), split, words)
-    me = _like(_voice(ar_checkpoint, nar_checkpoint, codec, device), words, voice, reference, reference_text, not out)
+    me = _voice(ar_checkpoint, nar_checkpoint, codec, device)
+    me = _like(me, words, voice, reference, reference_text, not out, not no_adapt)
     _speak(me, texts, how, out, split, subtitles, stream, phonemes)
 
 # %% ../nbs/80_cli.ipynb #0c71fb7b
@@ -391,6 +392,7 @@ def keep(
     output:str,                # The .voice file to write
     consent:str=None,          # Whose voice it is and what they agreed to, in words; without it nothing is kept
     reference_text:str=None,   # What is said in the recording, word for word, if known
+    no_adapt:bool=False,       # Do not learn from the recording: a smaller file, a little less like it
     ar_checkpoint:str=None,    # AR that shall speak in it: as for harmonica-synthesize (default: packaged)
     nar_checkpoint:str=None,   # NAR or flow, likewise
     codec:str=None,            # Codec, likewise
@@ -404,7 +406,8 @@ def keep(
     path = file_to_write(output, "OUTPUT", (".voice",))
     try: agreement(consent)
     except ValueError as e: raise ValueError(f"--{e}") from None
-    me = _like(_voice(ar_checkpoint, nar_checkpoint, codec, device), {}, None, reference, reference_text, False)
+    me = _voice(ar_checkpoint, nar_checkpoint, codec, device)
+    me = _like(me, {}, None, reference, reference_text, False, not no_adapt)
     tell(f"{me.save(path, consent)}: {path.stat().st_size/1000:.0f} kB, its owner's consent in it")
 
 # %% ../nbs/80_cli.ipynb #80000020

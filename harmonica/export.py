@@ -282,7 +282,7 @@ def export_onnx(
         raise ValueError("this voice has a NAR over books: only one with a flow can be exported, give nar=a FlowNAR")
     if voice.device.type != "cpu": raise ValueError(f"this voice is on {voice.device}: load it with device='cpu'")
     folder, shelf = Path(folder), Shelf()
-    flow = flow_graphs(voice.nar, voice.painting["guidance"] != 1)
+    flow = flow_graphs(voice.painter, voice.painting["guidance"] != 1)
     graphs = dict(ar_graphs(voice.ar), **flow, vocoder=vocoder_graph(voice.vocoder))
     for g in graphs.values(): lighten(g, shelf)
     write_safely(folder/shelf.name, lambda p: p.write_bytes(shelf.data))

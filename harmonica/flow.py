@@ -15,7 +15,7 @@ import numpy as np, torch
 from fastcore.basics import patch
 from torch import nn, Tensor
 from torch.nn import functional as F
-from .blocks import PackedStack, TextEncoder, Transformer, laid_out
+from .blocks import LowRank, PackedStack, TextEncoder, Transformer, laid_out
 from .batch import Batch, length_mask, pad
 from .crops import Endless
 from .length import expand_by_duration
@@ -42,6 +42,7 @@ class FlowNARConfig(Sized):
     p_no_prompt:float=.15 # Share of utterances that learn without a prompt, for guidance
     p_no_book0:float=.1  # Share of utterances that learn without book 0
     corrupt:float=.06    # Share of book-0 codes replaced at random in training
+    undo_rank:int=0      # Of the factors by which a distilled flow can learn again (0: it has none), see 47_adapt
     sizes = dict(
         tiny=dict(d_model=32, n_heads=2, n_layers=2, d_ff=64, cond_dim=16, speaker_dim=16),
         micro={},
@@ -95,6 +96,7 @@ class FlowNAR(nn.Module):
         self.out = nn.Linear(D, 2*c.latent_dim)
         nn.init.normal_(self.book0.weight, std=.5)
         nn.init.normal_(self.out.weight, std=.2*(3*D)**-.5)
+        self.undo = LowRank(self, c.undo_rank) if c.undo_rank else None
         self.register_buffer("size", torch.ones(c.latent_dim))     # of each number beside the noise: see `set_size`
 
 # %% ../nbs/41_flow.ipynb #0946e966
@@ -213,12 +215,15 @@ def latent_parts(
 @patch
 def loss(self:FlowNAR,
     batch:Batch, # With `latents`
+    generator:torch.Generator=None, # On the device of the flow (default: torch's own)
+    until:float=1., # No later than so far on the way
 )->tuple: # Loss; its parts: numbers 0 to 11, 12 to 31, the others of the spectrum, pitch, voicing
     "On the straight line from noise to speech, which way to go?"
     z, B = batch.latents.mT*self.size, len(batch)
     codes, prompt_len = self.spoil(batch) if self.training else (None, batch.prompt_len)
-    t = (torch.randperm(B, device=z.device)+torch.rand(B, device=z.device))/B
-    noise = torch.randn_like(z)
+    dice = dict(device=z.device, generator=generator)
+    t = (torch.randperm(B, **dice)+torch.rand(B, **dice))/B*until
+    noise = torch.empty_like(z).normal_(generator=generator)
     v = self(noise.lerp(z, t[:,None,None]), t, self.frames(batch, codes), batch, prompt_len).float()
     off = (v-(z-noise)).pow(2)*batch.frame_mask[...,None]
     each = off.sum((0,1))/batch.n_frames.sum()

@@ -242,8 +242,9 @@ def get(self:Voices, name):
     with self.listening:
         if name not in self.heard:
             from harmonica.codec import packaged_voice
-            own = self.folder and self.folder/f"{name}.voice"
-            self.heard[name] = self.voice.like(packaged_voice(name) if self.facts[name]["packaged"] else own)
+            packaged = self.facts[name]["packaged"]
+            where = packaged_voice(name) if packaged else self.folder/f"{name}.voice"
+            self.heard[name] = self.voice.like(where, adapt=not packaged)
         return self.heard[name]
 
 # %% ../nbs/85_serve.ipynb #27e23872

@@ -250,7 +250,7 @@ def chosen(self:Studio)->Voice:
     name = self.who.value
     if self.voices[name] is None:
         packaged = self.packaged[name]
-        self.voices[name] = self.ready() if packaged is None else self.ready().like(packaged)
+        self.voices[name] = self.ready() if packaged is None else self.ready().like(packaged, adapt=False)
     return self.voices[name]
 
 # %% ../nbs/65_studio.ipynb #a5cf1aa9

@@ -135,6 +135,8 @@ class TrainConfig:
     critics:Flag|str=False
     # Flow: learn to do in two steps without guidance what this flow (.safetensors) does in its own, with it
     teacher:str|None=None
+    # Flow: find what makes this distilled flow (.safetensors) one that can learn again, see 47_adapt
+    distilled:str|None=None
     # fp32, bf16 or fp16 (autocast), or auto: what the device does fastest
     precision:Literal["fp32", "bf16", "fp16", "auto"]="fp32"
     compile:Flag=False             # Compile the transformer blocks: minutes at the start, faster steps on CUDA

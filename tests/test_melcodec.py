@@ -444,6 +444,22 @@ def test_a_flow_is_distilled(flat, tmp_path):
         train("mel", told, tmp_path/"mel2", "cpu", init=mel, progress=False)
     assert set(began) == {(0., 2)}
 
+def test_a_distilled_flow_learns_to_learn_again(flat, tmp_path):
+    "Nothing changes but the factors, and its file says what it said"
+    from harmonica.checkpoint import load_model
+    from harmonica.recipes import UNDO_RANK, train
+    mel, done, out = tmp_path/"mel"/"mel.safetensors", tmp_path/"flow"/"flow.safetensors", tmp_path/"again"
+    train("mel", config(flat), mel.parent, "cpu", progress=False)
+    train("flow", config(flat, f"data.codec={mel}"), done.parent, "cpu", progress=False)
+    cfg = config(flat, f"data.codec={mel}", f"training.distilled={done}", "training.ema=0")
+    train("flow", cfg, out, "cpu", progress=False)
+    before, after = (load_model(p, kind="flow") for p in (done, out/"flow.safetensors"))
+    own = before.state_dict()
+    assert before.undo is None and after.cfg.undo_rank == UNDO_RANK
+    assert all(torch.equal(v, own[k]) for k,v in after.state_dict().items() if not k.startswith("undo."))
+    assert any(b.any() for b in after.undo.b.values())
+    assert after.info["painting"] == before.info["painting"] and after.info["steps"] == 3
+
 def test_a_student_comes_to_where_its_teacher_goes():
     torch.manual_seed(0)
     teacher, student = FlowNAR(TINY).eval(), FlowNAR(TINY).eval()
