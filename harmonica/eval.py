@@ -285,8 +285,10 @@ class _Log:
 
 # %% ../nbs/70_eval.ipynb #70000021
 def _speak(voice, row, seed, path):
-    "A row spoken into a file, with the time it took"
-    how = dict(reference=row.get("prompt"), reference_text=row.get("prompt_text"), seed=seed)
+    "A row spoken into a file, with the time it took; a voice that can listen to a prompt has done so before"
+    how = dict(reference=row.get("prompt"), reference_text=row.get("prompt_text"))
+    if hasattr(voice, "like") and how["reference"] is not None: voice, how = voice.like(*how.values()), {}
+    how["seed"] = seed
     begun, first, parts = time.perf_counter(), None, []
     for c in voice.stream(row["text"], **how) if hasattr(voice, "stream") else ():
         first = first or time.perf_counter() - begun
