@@ -388,26 +388,6 @@ def wearing(self:Voice,
     me.lexicon, me.int8, me.half, me.speaker = self.lexicon, self.int8, self.half, self.speaker
     return me
 
-# %% ../nbs/60_infer.ipynb #adapt002
-@patch
-@one_thread()
-def adapt(self:Voice)->Voice: # A voice with the same prompt, and a flow that has learned from it
-    "Learn from the prompt for a few seconds, to sound more like it"
-    if not self.flows: raise ValueError("this voice has a NAR, which learns from no prompt: give nar=a FlowNAR")
-    prompt = self.ready().prompt
-    learned = learn(self.nar, prompt.latents.to(self.device), prompt.codes[0].to(self.device))
-    for p in learned.parameters(): p.copy_(p.half())     # in the precision that a file keeps
-    return self.wearing(replace(prompt, learned=learned, notes=[n for n in prompt.notes if n != OTHER_FLOW]))
-
-# %% ../nbs/60_infer.ipynb #adapt02b
-own_flow = lru_cache(maxsize=8)(adapted)   # flow, what it learned -> a flow of some 50 MB
-
-@patch(as_prop=True)
-def painter(self:Voice)->FlowNAR:
-    "The flow that paints: the one that all voices share, or what became of it when it learned from the prompt"
-    learned = None if self.prompt is None else self.prompt.learned
-    return self.nar if learned is None else own_flow(self.nar, learned)
-
 # %% ../nbs/60_infer.ipynb #bb580083
 @patch
 @one_thread()
@@ -428,6 +408,26 @@ def ready(self:Voice)->Voice:
     "This voice, or the packaged one if it has heard nobody yet"
     if self.prompt is None: self.prompt = self.wearing(self.listen(packaged_voice())).prompt
     return self
+
+# %% ../nbs/60_infer.ipynb #adapt002
+@patch
+@one_thread()
+def adapt(self:Voice)->Voice: # A voice with the same prompt, and a flow that has learned from it
+    "Learn from the prompt for a few seconds, to sound more like it"
+    if not self.flows: raise ValueError("this voice has a NAR, which learns from no prompt: give nar=a FlowNAR")
+    prompt = self.ready().prompt
+    learned = learn(self.nar, prompt.latents.to(self.device), prompt.codes[0].to(self.device))
+    for p in learned.parameters(): p.copy_(p.half())     # in the precision that a file keeps
+    return self.wearing(replace(prompt, learned=learned, notes=[n for n in prompt.notes if n != OTHER_FLOW]))
+
+# %% ../nbs/60_infer.ipynb #adapt02b
+own_flow = lru_cache(maxsize=8)(adapted)   # flow, what it learned -> a flow of some 50 MB
+
+@patch(as_prop=True)
+def painter(self:Voice)->FlowNAR:
+    "The flow that paints: the one that all voices share, or what became of it when it learned from the prompt"
+    learned = None if self.prompt is None else self.prompt.learned
+    return self.nar if learned is None else own_flow(self.nar, learned)
 
 # %% ../nbs/60_infer.ipynb #5cb92e67
 MAX_ALIGNED = 60.   # a transcript is laid along a recording of up to so many seconds
