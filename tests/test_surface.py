@@ -22,7 +22,8 @@ def test_public_signatures():
     args = lambda f: " ".join(p for p in inspect.signature(f).parameters if p not in ("self", "cls"))
     whose = "reference reference_text sampling"
     assert {n: args(getattr(Voice, n)) for n in "load like say stream say_batch save".split()} == dict(
-        load="path codec ar nar device vocoder", like="reference text adapt", say=f"text {whose}", stream=f"text {whose}",
+        load="path codec ar nar device vocoder", like="reference text adapt", say=f"text {whose}",
+        stream=f"text {whose}",
         say_batch=f"texts {whose}", save="path consent")
     assert args(
         Sampling) == "seed temperature top_k top_p ras_window speed best_of max_seconds chunk watermark timings retries"
