@@ -14,7 +14,7 @@ class Mouth:
     def __init__(self):
         self.said, self.closed, self.slow, self.gate = [], 0, 0, threading.Event()
         self.gate.set()
-    def like(self, sound, text=None):
+    def like(self, sound, text=None, adapt=True):
         if str(sound).endswith(".voice"): assert sound.read_bytes() == b"kept"
         else: Clip.load(sound)
         return self
@@ -392,7 +392,7 @@ def test_a_long_order_has_its_turn_though_newcomers_never_end():
 
 def test_a_voice_is_listened_to_once_however_many_ask(mouth):
     listened, got = [], []
-    def like(sound, text=None):
+    def like(sound, text=None, adapt=True):
         listened.append(sound)
         time.sleep(.05)
         return Mouth()
@@ -509,7 +509,7 @@ def test_the_server_ends_though_a_thread_is_in_the_midst_of_a_sentence():
 from harmonica.codec import Clip
 from harmonica.serve import serve
 class Mouth:
-    def like(self, sound, text=None): return self
+    def like(self, sound, text=None, adapt=True): return self
     def say(self, text): pass
     def stream(self, text, **how):
         yield Clip([0.]*2400)

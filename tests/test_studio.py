@@ -14,7 +14,7 @@ class Parrot:
     "Stands in for a Voice: says what it heard, once a sentence"
     notes = []
     def __init__(self, clip=None): self.clip = clip
-    def like(self, sound, text=None):
+    def like(self, sound, text=None, adapt=True):
         p = Parrot(Clip.load(sound))
         p.notes, p.text = ["resampled"], text
         return p
