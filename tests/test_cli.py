@@ -346,7 +346,7 @@ def test_what_is_streamed_is_written_and_more_if_the_headset_is_switched_off(cap
     monkeypatch.setitem(sys.modules, "sounddevice", card)
     code, out, err = ask(capsys, "synthesize", "--text", "One two three. Four five six. Seven.", "--stream", "--output",
         tmp_path/"o.wav", *models(home)[:-2])
-    whole, heard = Clip.load(tmp_path/"o.wav").samples, np.concatenate(card.heard)
+    whole, heard = Clip.load(tmp_path/"o.wav").samples, np.concatenate(card.heard).clip(-1, 1)   # as a file holds it
     assert code == 0 and np.allclose(heard, whole[:len(heard)], atol=1e-4)
     assert (len(heard) == len(whole)) == (breaks == 99) == ("the loudspeaker is gone" not in err)
 

@@ -35,7 +35,7 @@ def test_what_does_not_fit_is_told_with_its_path_and_leaves_nothing(tmp_path):
     r = subprocess.run([sys.executable, "-c", FULL, str(tmp_path)], capture_output=True, text=True)
     assert r.returncode == 0, r.stderr
     lines = r.stdout.splitlines()
-    assert [l.split()[0] for l in lines] == ["D/m.safetensors", "D/c.pt", "D/s.arrow", "D/v.voice", "'D/c.wav'"], lines
+    assert [l.split()[0] for l in lines] == ["D/m.safetensors", "D/c.pt", "D/s.arrow", "D/v.voice", "D/c.wav"], lines
     assert all("can't be written" in l or "can't write" in l for l in lines), lines
     assert [p.name for p in tmp_path.iterdir()] == ["m.safetensors"] # and it is the whole old one
     from harmonica.checkpoint import load_model
