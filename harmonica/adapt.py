@@ -1,4 +1,4 @@
-"""Sixteen updates on a prompt bring a flow nearer to its speaker than thousands on others
+"""Before it speaks, a flow trains on the few seconds it has heard, and comes nearer to their speaker
 
 Docs: https://harmonica-tts.github.io/harmonica/adapt.html.md"""
 
