@@ -64,13 +64,14 @@ def adapt(
         raise ValueError(f"a prompt of {n/50:.1f} s given: a voice learns from {SHORTEST/50:g} s or more")
     model, rng = learner(flow), np.random.default_rng(seed)
     learned = LowRank(model, rank, torch.Generator().manual_seed(seed)).to(device)
+    latents, codes = latents[:n].cpu(), codes[:n].cpu()
     dice, opt = torch.Generator(device).manual_seed(seed), torch.optim.AdamW(learned.parameters(), weight_decay=0.)
     with torch.enable_grad(), learned.beside(model):
         for i in range(updates):
             opt.param_groups[0]["lr"] = rate*(1-i/updates)
-            pairs = practice(latents[:n].cpu(), codes[:n].cpu(), rng).to(device)
+            pairs = practice(latents, codes, rng).to(device)
             with torch.autocast(device.type, torch.bfloat16, enabled=quick_halves(device)):
-                loss, _ = model.loss(pairs, dice, .75)
+                loss, _ = model.loss(pairs, dice, until=.75)
             loss.backward()
             torch.nn.utils.clip_grad_norm_(learned.parameters(), 1.)
             opt.step()

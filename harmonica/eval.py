@@ -286,9 +286,9 @@ class _Log:
 # %% ../nbs/70_eval.ipynb #70000021
 def _speak(voice, row, seed, path):
     "A row spoken into a file, with the time it took; a voice that can listen to a prompt has done so before"
-    how = dict(reference=row.get("prompt"), reference_text=row.get("prompt_text"))
-    if hasattr(voice, "like") and how["reference"] is not None: voice, how = voice.like(*how.values()), {}
-    how["seed"] = seed
+    prompt, words, how = row.get("prompt"), row.get("prompt_text"), dict(seed=seed)
+    if prompt is not None and hasattr(voice, "like"): voice = voice.like(prompt, words)
+    else: how.update(reference=prompt, reference_text=words)
     begun, first, parts = time.perf_counter(), None, []
     for c in voice.stream(row["text"], **how) if hasattr(voice, "stream") else ():
         first = first or time.perf_counter() - begun

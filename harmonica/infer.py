@@ -87,7 +87,7 @@ OTHER_FLOW = "what was learned from this voice suits another flow: call adapt() 
 
 def _learned(flow, kept, meta):
     "What this flow has learned, as its file tells; None if there is nothing, or if it was another"
-    if flow is None or meta.get("flow_hash") != fingerprint(flow): return None
+    if flow is None or "flow_hash" not in meta or meta["flow_hash"] != fingerprint(flow): return None
     return learned_from(flow, {k[8:]: v.float() for k,v in kept.items() if k.startswith("learned.")})
 
 # %% ../nbs/60_infer.ipynb #a6af8906
@@ -406,7 +406,7 @@ def listen(self:Voice, reference, text=None)->Prompt:
 @patch
 def ready(self:Voice)->Voice:
     "This voice, or the packaged one if it has heard nobody yet"
-    if self.prompt is None: self.prompt = self.wearing(self.listen(packaged_voice())).prompt
+    if self.prompt is None: self.prompt = self.like(packaged_voice(), adapt=False).prompt
     return self
 
 # %% ../nbs/60_infer.ipynb #adapt002
@@ -416,7 +416,7 @@ def adapt(self:Voice)->Voice: # A voice with the same prompt, and a flow that ha
     "Learn from the prompt for a few seconds, to sound more like it"
     if not self.flows: raise ValueError("this voice has a NAR, which learns from no prompt: give nar=a FlowNAR")
     prompt = self.ready().prompt
-    learned = learn(self.nar, prompt.latents.to(self.device), prompt.codes[0].to(self.device))
+    learned = learn(self.nar, prompt.latents, prompt.codes[0])
     for p in learned.parameters(): p.copy_(p.half())     # in the precision that a file keeps
     return self.wearing(replace(prompt, learned=learned, notes=[n for n in prompt.notes if n != OTHER_FLOW]))
 

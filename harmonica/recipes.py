@@ -420,9 +420,11 @@ def flow_recipe(cfg, device, start=None)->Recipe:
     info = dict(codec=codec.name, codec_hash=codec.hash, tokenizer=tokenizer.to_dict(),
         prompt_seconds=list(d.prompt_seconds), speakers=int(store.who.max())+1,
         painting=dict(PAINTING), refining=dict(REFINING))
-    loss = distillation(cfg, info, device) if t.teacher else {}
-    model, batches = FlowNAR(cfg.model.flow).set_size(codec), FlowLoader(store, codec, room, t.seed, **how)
+    batches = FlowLoader(store, codec, room, t.seed, **how)
     if t.distilled: model, loss = undoing(cfg, info, device)
+    else:
+        loss = distillation(cfg, info, device) if t.teacher else {}
+        model = FlowNAR(cfg.model.flow).set_size(codec)
     return Recipe(model, batches, calm, repr(store), info, how=loss)
 
 # %% ../nbs/55_recipes.ipynb #distil05
